@@ -1,0 +1,461 @@
+"""The yardstick: CAR-FAC in plain NumPy float64, to be read beside Lyon's book, not to be fast.
+
+A cascade of resonators from base to apex (CAR) is undamped by outer hair cells (OHC); inner hair
+cells and their synapses (IHC) detect its motion; and smoothing filters over time and place (AGC)
+turn what they detect into damping. Written after R. F. Lyon, *Human and Machine Hearing* (2017),
+to whose chapters the comments point; Lyon et al., "The CARFAC v2 Cochlear Model in Matlab, NumPy,
+and JAX" (arXiv 2404.17490); and google/carfac (Apache 2.0, commit 3a69467, with the v3 synapse),
+whose NumPy model settles the arithmetic and the default parameters.
+
+    coefficients = design({"car": {"ohc_health": 0.5}}, sample_rate_hz=16000.0)
+    outputs, state = run(coefficients, audio)            # audio [time, ears], full scale 1
+    more, state = run(coefficients, next_audio, state)   # goes on where the first piece ended
+
+At each sample arrays are `[ears, channels]`, channel 0 at the base. A parameter may differ between
+ears: its shape is then `[ears, 1]` or `[ears, channels]` in `car` and `ihc` (the frequency map only
+`[ears, 1]`), `[ears, 1, 1]` to `[ears, channels, classes]` in `synapse`, `[ears, stages]` or
+`[ears, 1]` in `agc`.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+IHC_STYLES = ("just_hwr", "one_cap", "two_cap", "two_cap_with_syn")
+
+
+def default_parameters(num_stages: int = 4) -> dict[str, dict[str, Any]]:
+    """Physical parameters, google/carfac's values for `num_stages` AGC stages; no unit: a ratio."""
+    stage = np.arange(num_stages)
+    car = {
+        "velocity_scale": 0.1,  # how soon velocity saturates the outer hair cells
+        "velocity_offset": 0.04,  # off centre: even-order distortion
+        "min_zeta": 0.10,  # damping of a fully undamped resonator
+        "max_zeta": 0.35,  # passive damping
+        "first_pole_theta": 0.85 * np.pi,  # angle of the most basal pole, radians a sample
+        "zero_ratio": np.sqrt(2.0),  # zero frequency over pole frequency
+        "high_f_damping_compression": 0.5,  # 0 to 1: less damping near the Nyquist frequency
+        "erb_per_step": 0.5,  # from channel to channel
+        "min_pole_hz": 30.0,
+        "erb_break_hz": 165.3,  # Greenwood's map
+        "erb_q": 1000.0 / (24.7 * 4.37),  # Glasberg and Moore (1990)
+        "ac_corner_hz": 20.0,  # high-pass of the output (new in v2)
+        "ohc_health": 1.0,  # 0 to 1
+    }
+    ihc = {
+        "tau_lpf_s": 80e-6,  # output smoothing: twice in one_cap, once in two_cap
+        **{"tau_out_s": 0.5e-3, "tau_in_s": 10e-3},  # one_cap: depletion, recovery
+        **{"tau1_out_s": 0.5e-3, "tau1_in_s": 0.2e-3},  # two_cap: receptor potential
+        **{"tau2_out_s": 1e-3, "tau2_in_s": 10e-3},  # two_cap: transmitter
+    }
+    synapse = {
+        "n_fibers": np.array([500.0, 350.0, 250.0]),  # a channel; fewer is synaptopathy
+        "healthy_n_fibers": np.array([500.0, 350.0, 250.0]),  # whose resting drive is subtracted
+        "spont_rates_hz": np.array([50.0, 6.0, 1.0]),  # of the three fibre classes
+        "sat_rate_hz": 200.0,
+        "sat_reservoir": 0.2,  # transmitter left at saturation
+        "v_width": 0.02,  # of the release sigmoid, in units of receptor potential
+        "tau_lpf_s": 80e-6,
+        "reservoir_tau_s": 20e-3,
+        "agc_weights": np.full(3, 1.2 / 22050.0 / 10.0),  # s: output for one spike a second
+    }
+    agc = {
+        "time_constants_s": 0.002 * 4.0**stage,
+        "stage_gain": 2.0,  # of each slower stage within the next faster one
+        "agc1_scales": np.sqrt(2.0) ** stage,  # spread toward the apex, channels
+        "agc2_scales": 1.65 * np.sqrt(2.0) ** stage,  # spread toward the base, channels
+        "mix_coeff": 0.5,  # coupling of the ears
+    }
+    return {"car": car, "ihc": ihc, "synapse": synapse, "agc": agc}
+
+
+@dataclasses.dataclass(frozen=True)
+class Coefficients:
+    """A designed model. Arrays `[ears, channels]`, the synapse's `[ears, channels, classes]`."""
+
+    sample_rate_hz: float
+    ihc_style: str
+    use_delay_buffer: bool
+    pole_frequencies_hz: np.ndarray
+    car: SimpleNamespace
+    ihc: SimpleNamespace
+    synapse: SimpleNamespace | None
+    agc: tuple[SimpleNamespace, ...]  # one for each stage, arrays [ears, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What `run` gives, `[time, ears, channels]`."""
+
+    nap: np.ndarray  # neural activity pattern
+    bm: np.ndarray  # basilar membrane motion, AC-coupled
+    ohc: np.ndarray  # displacement before this sample, whose change drives the outer hair cells
+    agc: np.ndarray  # undamping in force, as pole radius
+    receptor_potential: np.ndarray  # 0 at rest; all 0 for just_hwr and one_cap
+    firings: np.ndarray | None  # spikes a sample, [..., classes]; only with the synapse
+
+
+def design(
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    sample_rate_hz: float = 22050.0,
+    *,
+    num_ears: int = 1,
+    ihc_style: str = "two_cap",
+    use_delay_buffer: bool = False,
+    decimation: Sequence[int] = (8, 2, 2, 2),
+    pole_frequencies_hz: np.ndarray | None = None,
+    num_channels: int | None = None,
+    smoothing: Sequence[tuple[int, int]] | None = None,
+) -> Coefficients:
+    """Turns physical parameters into coefficients.
+
+    Args:
+        parameters: nested dict; what it leaves out keeps the value of `default_parameters`.
+        sample_rate_hz: 8000 to 96000.
+        num_ears: columns of the audio.
+        ihc_style: one of `IHC_STYLES`.
+        use_delay_buffer: a sample of delay from channel to channel, so that all can step at once.
+        decimation: of each AGC stage, relative to the faster one before it; () for no AGC.
+        pole_frequencies_hz: `[channels]` or `[ears, channels]`, in place of the ERB map.
+        num_channels: in place of counting the poles above `min_pole_hz`.
+        smoothing: (taps, iterations) for each AGC stage, in place of the smallest that serve.
+
+    Raises:
+        ValueError: for names, styles, rates and designs that cannot be.
+    """
+    if ihc_style not in IHC_STYLES:
+        raise ValueError(f"ihc_style is one of {IHC_STYLES}; got {ihc_style!r}; choose one.")
+    if not 8000.0 <= sample_rate_hz <= 96000.0:
+        raise ValueError(f"sample_rate_hz is 8000 to 96000; got {sample_rate_hz}; resample first.")
+    merged = default_parameters(len(decimation))
+    for group, values in (parameters or {}).items():
+        if unknown := set(values) - set(merged.get(group, {})):
+            raise ValueError(f"{group} has no parameters {unknown}; it has {merged.get(group)}.")
+        merged[group].update(values)
+    car, ihc, synapse, agc = (
+        SimpleNamespace(**{name: np.asarray(value, np.float64) for name, value in group.items()})
+        for group in merged.values()
+    )
+    fs = float(sample_rate_hz)
+    poles = pole_frequencies_hz
+    if poles is None:
+        poles = _erb_map(car, fs, num_ears, num_channels)
+    poles = np.asarray(poles, np.float64)
+    poles = np.broadcast_to(poles, (num_ears, poles.shape[-1]))
+    return Coefficients(
+        sample_rate_hz=fs,
+        ihc_style=ihc_style,
+        use_delay_buffer=use_delay_buffer,
+        pole_frequencies_hz=poles,
+        car=_design_car(car, fs, poles),
+        ihc=_design_ihc(ihc, fs, ihc_style == "one_cap", poles.shape),
+        synapse=_design_synapse(synapse, fs) if ihc_style == "two_cap_with_syn" else None,
+        agc=tuple(_design_agc(agc, fs, num_ears, tuple(decimation), smoothing)),
+    )
+
+
+def _erb_map(car: SimpleNamespace, fs: float, ears: int, count: int | None) -> np.ndarray:
+    """Pole frequencies from base to apex, an equal part of the local ERB apart."""
+    pole = np.broadcast_to(car.first_pole_theta * fs / (2.0 * np.pi), (ears, 1))
+    poles = []
+    while np.all(pole > car.min_pole_hz) if count is None else len(poles) < count:
+        poles.append(pole)
+        pole = pole - car.erb_per_step * (car.erb_break_hz + pole) / car.erb_q
+    if len(poles) < 2:
+        raise ValueError(f"a cascade has 2 channels or more; got {len(poles)}; lower min_pole_hz.")
+    return np.concatenate(poles, axis=1)
+
+
+def _design_car(car: SimpleNamespace, fs: float, poles: np.ndarray) -> SimpleNamespace:
+    """Coupled-form resonators whose pole radius is r1 + zr * undamping (chapters 16 and 17)."""
+    if not np.all((poles > 0.0) & (poles < fs / 2.0)):
+        raise ValueError(f"poles are between 0 and {fs / 2} Hz; got {poles}; change the map.")
+    theta = 2.0 * np.pi * poles / fs
+    a0, c0 = np.cos(theta), np.sin(theta)
+    h = c0 * (car.zero_ratio**2 - 1.0)  # places the zeros
+    x = theta / np.pi
+    angle = np.pi * (x - car.high_f_damping_compression * x**3)  # lowered at high frequencies
+    # Where channels are sparse the least damping rises, a quarter of the way to the relative ERB.
+    relative_erb = (car.erb_break_hz + poles) / (car.erb_q * poles)
+    min_zeta = car.min_zeta + 0.25 * (relative_erb - car.min_zeta)
+    r1, zr = 1.0 - angle * car.max_zeta, angle * (car.max_zeta - min_zeta)
+    if not np.all((r1 > 0.0) & (r1 < 1.0) & (r1 + zr > 0.0) & (r1 + zr < 1.0)):
+        raise ValueError(f"pole radii are between 0 and 1; got {r1} and {r1 + zr}; change zetas.")
+
+    def unity_gain(undamping: float) -> np.ndarray:
+        r = r1 + zr * undamping
+        poles_at_dc = 1.0 - 2.0 * r * a0 + r**2
+        return poles_at_dc / (poles_at_dc + h * r * c0)
+
+    # The gain that makes a stage 1 at DC: a parabola through its values at undamping 0, 1/2 and 1.
+    g0, g_half, g1 = unity_gain(0.0), unity_gain(0.5), unity_gain(1.0)
+    return SimpleNamespace(
+        a0=a0, c0=c0, h=h, r1=r1, zr=zr,
+        ga=2.0 * (g0 + g1 - 2.0 * g_half), gb=4.0 * g_half - 3.0 * g0 - g1, gc=g0,
+        ac_rate=2.0 * np.pi * car.ac_corner_hz / fs, velocity_scale=car.velocity_scale,
+        velocity_offset=car.velocity_offset, ohc_health=np.broadcast_to(car.ohc_health, a0.shape),
+    )  # fmt: skip
+
+
+def stage_gain(car: SimpleNamespace, undamping: np.ndarray | float) -> np.ndarray:
+    """The gain that keeps each resonator at (nearly) 1 at DC, `[ears, channels]`."""
+    return car.ga * undamping**2 + car.gb * undamping + car.gc
+
+
+def _conductance(x: np.ndarray | float) -> np.ndarray:
+    """What motion opens in the inner hair cell, from 0 to about 1 (section 18.3)."""
+    z = np.maximum(0.0, x + 0.175)
+    return z**3 / (z**3 + z**2 + 0.1)
+
+
+def _design_ihc(ihc: SimpleNamespace, fs: float, one_cap: bool, shape: Any) -> SimpleNamespace:
+    """Capacitors emptied by a conductance, filled by a resistor from a supply of 1 (chapter 18)."""
+
+    def capacitor(g_rest: Any, g_max: Any, tau_out: Any, tau_in: Any) -> tuple[Any, ...]:
+        resistor = tau_in / (tau_out * g_max)
+        current = 1.0 / (resistor + 1.0 / g_rest)  # at rest
+        rates = 1.0 / (g_max * tau_out * fs), 1.0 / (tau_in * fs)
+        return resistor, current, np.broadcast_to(1.0 - current * resistor, shape), *rates
+
+    g_rest, g_max = _conductance(0.0), _conductance(10.0)
+    taus = (ihc.tau_out_s, ihc.tau_in_s) if one_cap else (ihc.tau1_out_s, ihc.tau1_in_s)
+    resistor, current, rest1, out1, in1 = capacitor(g_rest, g_max, *taus)
+    rest2 = out2 = in2 = None
+    if not one_cap:
+        # The receptor potential, by which cap 1 falls short of 1, is what opens cap 2.
+        g_rest, g_max = resistor * current, resistor / (1.0 / g_max + resistor)
+        taus = ihc.tau2_out_s, ihc.tau2_in_s
+        resistor, current, rest2, out2, in2 = capacitor(g_rest, g_max, *taus)
+    # A saturating tone opens the cell half of the time, which doubles the least resistance.
+    gain = 1.0 / (1.0 / (2.0 / g_max + resistor) - current)
+    return SimpleNamespace(
+        rest1=rest1, out1=out1, in1=in1, rest2=rest2, out2=out2, in2=in2, gain=gain,
+        lpf_rate=1.0 - np.exp(-1.0 / (ihc.tau_lpf_s * fs)),
+        rest_output=np.broadcast_to(current * gain, shape),
+    )  # fmt: skip
+
+
+def _design_synapse(synapse: SimpleNamespace, fs: float) -> SimpleNamespace:
+    """Gains and midpoints that give the saturated and the spontaneous rates (the v3 synapse)."""
+    release_max = 0.5 * synapse.sat_reservoir  # a saturating tone releases half of the time
+    depletion_gain = (1.0 - synapse.sat_reservoir) / release_max
+    firing_gain = synapse.sat_rate_hz / fs / release_max
+    release = synapse.spont_rates_hz / fs / firing_gain  # at rest, as all that follows
+    depletion = release * depletion_gain
+    opening = release / (1.0 - depletion)
+    agc_weights = fs * synapse.agc_weights
+    return SimpleNamespace(
+        n_fibers=synapse.n_fibers, agc_weights=agc_weights, width=synapse.v_width,
+        midpoint=synapse.v_width * np.log((1.0 - opening) / opening),
+        depletion_gain=depletion_gain, firing_gain=firing_gain,
+        depletion=depletion, firing=firing_gain * release,
+        drive=np.sum(synapse.healthy_n_fibers * firing_gain * release * agc_weights, axis=-1),
+        depletion_rate=1.0 - np.exp(-1.0 / (synapse.reservoir_tau_s * fs)),
+        lpf_rate=1.0 - np.exp(-1.0 / (synapse.tau_lpf_s * fs)),
+    )  # fmt: skip
+
+
+def smoothing_fir(taps: int, iterations: int, variance: Any, delay: Any) -> tuple[Any, Any, Any]:
+    """Weights (basal, centre, apical) for a mean of `delay` channels and a given variance.
+
+    Positive delay draws on apical channels; of 5 taps the outer weights serve two channels each.
+    """
+    delay, variance = delay / iterations, variance / iterations
+    moment = variance + delay**2
+    if taps == 3:
+        return (moment - delay) / 2.0, 1.0 - moment, (moment + delay) / 2.0
+    if taps == 5:
+        return moment / 10.0 - delay / 6.0, 1.0 - moment * 0.4, moment / 10.0 + delay / 6.0
+    raise ValueError(f"spatial smoothing has 3 or 5 taps; got {taps}; choose one.")
+
+
+def _smallest_smoother(variance: np.ndarray, delay: np.ndarray) -> tuple[int, int]:
+    """(taps, iterations) of the least work that leaves the centre its weight in every ear."""
+    for taps, iterations in [(3, 1), *((5, n) for n in range(1, 17))]:
+        centre = smoothing_fir(taps, iterations, variance, delay)[1]
+        if np.all(centre >= (0.25 if taps == 3 else 0.15)):
+            return taps, iterations
+    raise ValueError(f"AGC spread is too wide: variance {variance} an update; lower agc1_scales.")
+
+
+def _design_agc(agc: Any, fs: float, ears: int, decimation: tuple[int, ...], smoothing: Any) -> Any:
+    """Smoothing filters from fast to slow, each fed by the one before (chapter 19)."""
+    count = len(decimation)
+    tau, toward_apex, toward_base = (
+        np.broadcast_to(value, (ears, count)).T[..., None]  # [stages, ears, 1]
+        for value in (agc.time_constants_s, agc.agc1_scales, agc.agc2_scales)
+    )
+    for k in range(count):
+        updates = tau[k] * fs / np.prod(decimation[: k + 1])  # in one time constant
+        variance = (toward_apex[k] ** 2 + toward_base[k] ** 2) / updates
+        delay = (toward_base[k] - toward_apex[k]) / updates
+        taps, iterations = smoothing[k] if smoothing else _smallest_smoother(variance, delay)
+        yield SimpleNamespace(
+            decimation=decimation[k], taps=taps, iterations=iterations, gain=agc.stage_gain,
+            fir=smoothing_fir(taps, iterations, variance, delay),
+            rate=1.0 - np.exp(-1.0 / updates), mix=agc.mix_coeff / updates if k else 0.0,
+            detect_scale=1.0 / sum(agc.stage_gain**j for j in range(count)),  # 1 at DC in all
+        )  # fmt: skip
+
+
+def init_state(coefficients: Coefficients, settled: bool = False) -> dict[str, Any]:
+    """The state in silence: nested dict of arrays, and one dict for each AGC stage.
+
+    As in google/carfac the first samples run with healthy undamping, whatever `ohc_health` is, until
+    the AGC first closes its loop; `settled`, or no AGC at all, starts at the undamping it leads to.
+    """
+    c, shape = coefficients, coefficients.pole_frequencies_hz.shape
+    undamping = c.car.ohc_health if settled or not c.agc else np.ones(shape)
+    car = {name: np.zeros(shape) for name in ("z1", "z2", "za", "zy", "dzb", "dg", "ac")}
+    car |= {"zb": c.car.zr * undamping, "g": stage_gain(c.car, undamping)}
+    ihc = {"cap1": c.ihc.rest1, "cap2": c.ihc.rest2}
+    ihc |= {"lpf1": c.ihc.rest_output, "lpf2": c.ihc.rest_output}
+    state: dict[str, Any] = {"car": car, "ihc": ihc, "synapse": {}}
+    if c.synapse:
+        ones = np.ones((*shape, c.synapse.firing.shape[-1]))
+        state["synapse"] = {n: ones * getattr(c.synapse, n) for n in ("depletion", "firing")}
+    memory = {"memory": np.zeros(shape), "sum": np.zeros(shape), "phase": 0}
+    return state | {"agc": [dict(memory) for _ in c.agc]}
+
+
+def run(
+    coefficients: Coefficients,
+    audio: Any,
+    state: dict[str, Any] | None = None,
+    *,
+    open_loop: bool = False,
+    linear_car: bool = False,
+) -> tuple[Outputs, dict[str, Any]]:
+    """Runs audio through the model.
+
+    Args:
+        coefficients: from `design`.
+        audio: `[time, ears]`, or `[time]` for one ear.
+        state: where an earlier piece ended (not altered); None starts from silence.
+        open_loop: damping stays where it is; the AGC still runs.
+        linear_car: outer hair cells ignore velocity. The AGC still acts: linear only if open too.
+
+    Raises:
+        ValueError: if audio is empty, not finite, or not one column for each ear.
+    """
+    c, shape = coefficients, coefficients.pole_frequencies_hz.shape
+    audio = np.asarray(audio, np.float64)
+    audio = audio[:, None] if audio.ndim == 1 else audio
+    if audio.ndim != 2 or audio.shape[1] != shape[0] or not len(audio):
+        raise ValueError(f"audio is [time >= 1, ears = {shape[0]}]; got {audio.shape}; reshape it.")
+    if not np.all(np.isfinite(audio)):
+        raise ValueError("audio must be finite; got NaN or Inf; clean it first.")
+    state = init_state(c) if state is None else copy.deepcopy(state)
+    car = state["car"]
+    if open_loop:
+        car["dzb"], car["dg"] = np.zeros(shape), np.zeros(shape)
+    rows: list[tuple[Any, ...]] = []
+    for sample in audio:
+        bm = _car_step(c, car, sample, linear_car)
+        nap, potential = _ihc_step(c, state["ihc"], bm)
+        firings = None
+        if c.synapse:
+            nap, firings = _synapse_step(c.synapse, state["synapse"], potential)
+        rows.append((nap, bm, car["za"], car["zb"], potential, firings))
+        if c.agc and _agc_step(c.agc, state["agc"], 0, c.agc[0].detect_scale * nap):
+            _mix_ears(c.agc, state["agc"])
+            if not open_loop:
+                # Damping glides to its new value over the samples before the next update.
+                undamping = (1.0 - state["agc"][0]["memory"]) * c.car.ohc_health
+                car["dzb"] = (c.car.zr * undamping - car["zb"]) / c.agc[0].decimation
+                car["dg"] = (stage_gain(c.car, undamping) - car["g"]) / c.agc[0].decimation
+    columns = zip(*rows, strict=True)
+    return Outputs(*(None if v[0] is None else np.stack(v) for v in columns)), state  # type: ignore
+
+
+def _car_step(c: Coefficients, car: dict[str, Any], sample: np.ndarray, linear: bool) -> np.ndarray:
+    """One sample through the cascade (sections 16.4 and 17.2); returns AC-coupled motion."""
+    k = c.car
+    g, zb, z1, z2 = car["g"] + car["dg"], car["zb"] + car["dzb"], car["z1"], car["z2"]
+    velocity = z2 - car["za"]
+    active = 1.0 / (1.0 + (k.velocity_scale * velocity + k.velocity_offset) ** 2)
+    r = k.r1 + zb * (1.0 if linear else active)
+    new_z1, new_z2 = r * (k.a0 * z1 - k.c0 * z2), r * (k.c0 * z1 + k.a0 * z2)
+    inflow, zy = np.empty_like(z1), np.empty_like(z1)
+    inflow[:, 0] = sample
+    if c.use_delay_buffer:
+        inflow[:, 1:] = car["zy"][:, :-1]
+        zy = g * (inflow + k.h * new_z2)
+    else:
+        for i in range(inflow.shape[1]):  # a ripple from base to apex within the sample
+            zy[:, i] = g[:, i] * (inflow[:, i] + k.h[:, i] * new_z2[:, i])
+            inflow[:, i + 1 : i + 2] = zy[:, i : i + 1]
+    bm = zy - car["ac"]
+    car.update(
+        z1=new_z1 + inflow, z2=new_z2, za=z2, zb=zb, g=g, zy=zy, ac=car["ac"] + k.ac_rate * bm
+    )
+    return bm
+
+
+def _ihc_step(c: Coefficients, s: dict[str, Any], bm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One sample of the inner hair cells; returns their output and the receptor potential."""
+    k, potential = c.ihc, np.zeros_like(bm)
+    if c.ihc_style == "just_hwr":
+        return np.clip(bm, 0.0, 2.0), potential
+    flow = _conductance(bm) * s["cap1"]
+    s["cap1"] = s["cap1"] - flow * k.out1 + (1.0 - s["cap1"]) * k.in1
+    if c.ihc_style != "one_cap":
+        potential = k.rest1 - s["cap1"]
+        flow = (1.0 - s["cap1"]) * s["cap2"]
+        s["cap2"] = s["cap2"] - flow * k.out2 + (1.0 - s["cap2"]) * k.in2
+    s["lpf1"] = s["lpf1"] + k.lpf_rate * (k.gain * flow - s["lpf1"])
+    s["lpf2"] = s["lpf2"] + k.lpf_rate * (s["lpf1"] - s["lpf2"])
+    smooth = s["lpf2"] if c.ihc_style == "one_cap" else s["lpf1"]
+    return smooth - k.rest_output, potential
+
+
+def _synapse_step(k: Any, s: dict[str, Any], potential: Any) -> tuple[np.ndarray, np.ndarray]:
+    """One sample of the synapses; returns their sum above healthy rest, and spikes by class."""
+    opening = 1.0 / (1.0 + np.exp((k.midpoint - potential[..., None]) / k.width))
+    release = (1.0 - s["depletion"]) * opening
+    s["firing"] = s["firing"] + k.lpf_rate * (k.firing_gain * release - s["firing"])
+    s["depletion"] = s["depletion"] + k.depletion_rate * (
+        k.depletion_gain * release - s["depletion"]
+    )
+    firings = k.n_fibers * s["firing"]
+    return np.sum(firings * k.agc_weights, axis=-1) - k.drive, firings
+
+
+def _agc_step(stages: Any, states: list[dict[str, Any]], i: int, inflow: np.ndarray) -> bool:
+    """Feeds AGC stage i and, when it is due, those after it; says whether it was due."""
+    k, s = stages[i], states[i]
+    s["sum"], s["phase"] = s["sum"] + inflow, (s["phase"] + 1) % k.decimation
+    if s["phase"]:
+        return False
+    inflow, s["sum"] = s["sum"] / k.decimation, np.zeros_like(inflow)
+    if i + 1 < len(stages):
+        _agc_step(stages, states, i + 1, inflow)
+        inflow = inflow + k.gain * states[i + 1]["memory"]  # the slower stage's newest
+    s["memory"] = smooth_channels(k, s["memory"] + k.rate * (inflow - s["memory"]))
+    return True
+
+
+def smooth_channels(stage: Any, x: np.ndarray) -> np.ndarray:
+    """Spatial smoothing of `[ears, channels]`; what the ends lack is google/carfac's choice."""
+    basal, centre, apical = stage.fir
+    n = np.arange(x.shape[1])
+    left1, right1 = np.r_[0, n[:-1]], np.r_[n[1:], n[-1]]
+    left2, right2 = np.r_[0, 1, n[:-2]], np.r_[n[2:], n[-1], n[-2]]
+    for _ in range(stage.iterations):
+        left, right = x[:, left1], x[:, right1]
+        if stage.taps == 5:
+            left, right = left + x[:, left2], right + x[:, right2]
+        x = basal * left + centre * x + apical * right
+    return x
+
+
+def _mix_ears(stages: Any, states: list[dict[str, Any]]) -> None:
+    """Pulls the stages that were just updated (leading ones, at phase 0) toward the ears' mean."""
+    for k, s in zip(stages, states, strict=True):
+        if s["phase"]:
+            return
+        s["memory"] = s["memory"] + k.mix * (np.mean(s["memory"], 0, keepdims=True) - s["memory"])
