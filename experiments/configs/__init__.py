@@ -1,0 +1,1 @@
+"""One file a run; each file's first lines say how to launch it."""

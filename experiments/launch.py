@@ -1,0 +1,116 @@
+"""What every entry point shares: finding configs, flags for kwargs, errors a person can read."""
+
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
+PARTS = ("physics", "learner", "task", "data")
+
+
+def define_kwargs_flags() -> dict[str, flags.FlagHolder]:
+    """Defines `--physics_kwargs` and its like: JSON objects laid over `config.PART.kwargs`."""
+    return {
+        part: flags.DEFINE_string(
+            f"{part}_kwargs", None, f"JSON object of arguments for config.{part}.target."
+        )
+        for part in PARTS
+    }
+
+
+def launch_config(kwargs_flags: dict[str, flags.FlagHolder]) -> ConfigDict:
+    """Returns the config of the command line: file, then fields, then kwargs.
+
+    Raises:
+        ValueError: kwargs that are not JSON objects.
+    """
+    from hybrid.config import apply_kwargs
+
+    flag = flags.FLAGS["config"]
+    original = _load_file(config_flags.get_config_filename(flag))
+    return apply_kwargs(
+        flag.value,
+        {part: holder.value for part, holder in kwargs_flags.items()},
+        {part: original[part].target for part in PARTS},
+    )
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+    """`absl.app.run` with config names looked up, unknown fields explained, errors kept short."""
+    app.run(lambda argv: _guard(main, argv), argv=sys.argv, flags_parser=_parse_flags)
+
+
+def _guard(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
+    """Errors that speak to the person who launched are shown without a stack of calls."""
+    try:
+        return main(argv)
+    except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
+        # Anything that the code did not phrase itself is a defect: its stack is the message.
+        if not type(error).__module__.startswith(("hybrid", "data", "physics", "learners")):
+            if type(error) not in (ValueError, FileNotFoundError):
+                raise
+        sys.exit(f"error: {error}")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    argv = [_find_config(argument) for argument in argv]
+    config_flag = next((a for a in argv if a.startswith("--config=")), None)
+    fields = [a for a in argv if a.startswith("--config.")]
+    if fields and config_flag:
+        config = _load_file(config_flag.removeprefix("--config="))
+        for argument in fields:
+            _check_field(config, argument)
+    # The config flag reads overrides from sys.argv, so both must be the same.
+    sys.argv = list(argv)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {error}\nRun with --help for the flags.")
+    except OSError as error:
+        sys.exit(f"error: {error}")
+
+
+def _find_config(argument: str) -> str:
+    """Turns `--config=tones`, or a path that does not exist here, into an installed config."""
+    if not argument.startswith("--config="):
+        return argument
+    path = pathlib.Path(argument.removeprefix("--config="))
+    if path.exists():
+        return argument
+    installed = CONFIG_FOLDER / f"{path.stem}.py"
+    if installed.exists():
+        return f"--config={installed}"
+    names = sorted(p.stem for p in CONFIG_FOLDER.glob("*.py") if p.stem != "__init__")
+    sys.exit(
+        f"error: --config must name a file or one of {', '.join(names)}; {path} does not exist"
+    )
+
+
+def _check_field(config: ConfigDict, argument: str) -> None:
+    from hybrid.config import unknown_name_message
+
+    parts = argument.removeprefix("--").partition("=")[0].split(".")[1:]
+    node: Any = config
+    for depth, name in enumerate(parts):
+        path = ".".join(["config", *parts[: depth + 1]])
+        if not isinstance(node, ConfigDict) or name not in node:
+            known = list(node.keys()) if isinstance(node, ConfigDict) else []
+            message = unknown_name_message(path, name, known)
+            if depth and parts[depth - 1] == "kwargs":
+                message += f". New arguments are given as --{parts[0]}_kwargs='{{\"{name}\": ...}}'"
+            sys.exit(f"error: {message}")
+        node = node[name]
+
+
+def _load_file(path: str) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location("_launched_config", path)
+    if spec is None or spec.loader is None:
+        sys.exit(f"error: --config must be a Python file with get_config(), got {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()

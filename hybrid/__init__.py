@@ -1,0 +1,30 @@
+"""The loop: two parameter trees, two optimizers, one scalar; resumable, logged, checked."""
+
+from hybrid.build import BuildError, Experiment, build
+from hybrid.config import default_config
+from hybrid.evaluation import evaluate
+from hybrid.fit import fit
+from hybrid.load import Run, load
+from hybrid.optimizers import build_optimizer
+from hybrid.state import Branch, HybridState
+from hybrid.step import make_step
+from hybrid.tasks import Classification, Task
+from hybrid.watch import NonFiniteError
+
+__all__ = [
+    "Branch",
+    "BuildError",
+    "Classification",
+    "Experiment",
+    "HybridState",
+    "NonFiniteError",
+    "Run",
+    "Task",
+    "build",
+    "build_optimizer",
+    "default_config",
+    "evaluate",
+    "fit",
+    "load",
+    "make_step",
+]

@@ -1,0 +1,223 @@
+"""From import paths to objects that fit together, checked before anything is compiled."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from hybrid.config import check_config, unknown_name_message
+
+PHYSICS_PROTOCOL = (
+    "sample_rate_hz",
+    "hop_samples",
+    "causal",
+    "num_frames",
+    "init",
+    "physical",
+    "specs",
+    "init_state",
+    "apply",
+)
+LEARNER_PROTOCOL = ("init", "apply")
+TASK_PROTOCOL = ("init", "loss")
+DATA_PROTOCOL = ("sample_rate_hz", "num_samples", "class_names", "dataset")
+
+
+class BuildError(ValueError):
+    """A config whose parts cannot be built or do not fit; says which field, what and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, built and checked.
+
+    Attributes:
+        config: what they were built from.
+        physics: the `PhysicsModule`.
+        learner: the Flax module.
+        task: the `Task` that joins them.
+        source: the data source.
+    """
+
+    config: ConfigDict
+    physics: Any
+    learner: Any
+    task: Any
+    source: Any
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Builds data, physics, learner and task, and checks that their shapes meet.
+
+    What the parts know of each other is filled in unless `kwargs` say otherwise: the physics is
+    given the data's `sample_rate_hz`, the learner the `num_classes` of the data.
+
+    Raises:
+        BuildError: naming the field of the config, what it got and what would fit.
+        ValueError: an unknown field or a value out of range.
+    """
+    check_config(config)
+    data_known = {"root": config.data.root} if config.data.root else {}
+    source = _make("data", config, data_known, DATA_PROTOCOL)
+    physics = _make("physics", config, {"sample_rate_hz": source.sample_rate_hz}, PHYSICS_PROTOCOL)
+    if float(physics.sample_rate_hz) != float(source.sample_rate_hz):
+        raise BuildError(
+            f"config.physics and config.data must share a sample rate, got "
+            f"{physics.sample_rate_hz:g} Hz and {source.sample_rate_hz:g} Hz: leave out "
+            "physics.kwargs.sample_rate_hz, or set both to one value"
+        )
+    num_classes = len(source.class_names)
+    learner = _make("learner", config, {"num_classes": num_classes}, LEARNER_PROTOCOL)
+    task = _make("task", config, {"physics": physics, "learner": learner}, TASK_PROTOCOL)
+    experiment = Experiment(config, physics, learner, task, source)
+    _check_shapes(experiment, num_classes)
+    return experiment
+
+
+def resolve(path: str, field: str) -> Any:
+    """Returns the object at an import path `package.module:Name`.
+
+    Raises:
+        BuildError: a malformed path, a module that cannot be imported, a name it does not have.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise BuildError(
+            f"{field} must be an import path 'package.module:Name', got {path!r}: write for "
+            "example 'physics.carfac:Carfac'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise BuildError(
+            f"{field} names the module {module_name!r}, which cannot be imported ({error}): is its "
+            "folder on PYTHONPATH or its package installed?"
+        ) from error
+    target = module
+    for part in name.split("."):
+        if not hasattr(target, part):
+            close = difflib.get_close_matches(part, dir(target), n=3)
+            hint = f"; near names: {', '.join(close)}" if close else ""
+            raise BuildError(f"{field}: {module_name!r} has no {part!r}{hint}")
+        target = getattr(target, part)
+    return target
+
+
+def _make(
+    part: str, config: ConfigDict, known: Mapping[str, Any], protocol: tuple[str, ...]
+) -> Any:
+    field = f"config.{part}"
+    target_path = config[part].target
+    target = resolve(target_path, f"{field}.target")
+    if not callable(target):
+        raise BuildError(f"{field}.target must be a class or function, got {target!r}")
+    if inspect.isclass(target):
+        _check_protocol(target, protocol, part, target_path)
+    kwargs = config[part].kwargs.to_dict()
+    accepted, takes_any = _parameters(target)
+    for name in kwargs:
+        if not takes_any and name not in accepted:
+            raise BuildError(
+                unknown_name_message(f"{field}.kwargs.{name} (of {target_path})", name, accepted)
+            )
+    filled = {name: value for name, value in known.items() if takes_any or name in accepted}
+    try:
+        built = target(**(filled | kwargs))
+    except (TypeError, ValueError, OSError) as error:
+        raise BuildError(f"{field} ({target_path}) could not be built: {error}") from error
+    _check_protocol(built, protocol, part, target_path)
+    return built
+
+
+def _parameters(target: Any) -> tuple[list[str], bool]:
+    parameters = inspect.signature(target).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD], takes_any
+
+
+def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str) -> None:
+    """A class may leave what is a field of the instance to it: fields count as present."""
+    fields = set(getattr(thing, "__dataclass_fields__", {}))
+    for base in getattr(thing, "__mro__", ()):
+        fields |= set(getattr(base, "__annotations__", {}))
+    # A data source sets its attributes when it is built; only methods can be asked of the class.
+    wanted = [n for n in protocol if not (inspect.isclass(thing) and part == "data")] or ["dataset"]
+    missing = [name for name in wanted if not hasattr(thing, name) and name not in fields]
+    if missing:
+        raise BuildError(
+            f"config.{part}.target must satisfy the {part} protocol; {path!r} lacks "
+            f"{', '.join(missing)} (needed: {', '.join(protocol)})"
+        )
+
+
+def batch_shapes(source: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a training batch, read off one item of the data."""
+    item = source.dataset("train")[0]
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *jnp.shape(value)), value.dtype)
+        for name, value in item.items()
+    }
+
+
+def _check_shapes(experiment: Experiment, num_classes: int) -> None:
+    config, task, physics = experiment.config, experiment.task, experiment.physics
+    shapes = batch_shapes(experiment.source, config.batch_size)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with _blame("physics", config, "init(key) failed"):
+        params = jax.eval_shape(physics.init, key)
+    if hasattr(task, "features"):
+        audio = shapes["audio"]
+        with _blame("physics", config, f"apply failed on audio {audio.shape} {audio.dtype}"):
+            features, _ = jax.eval_shape(task.features, params, shapes)
+        frames = physics.num_frames(audio.shape[1])
+        if features.ndim != 3 or features.shape[:2] != (config.batch_size, frames):
+            raise BuildError(
+                f"config.physics ({config.physics.target}) must give features [batch, frames, "
+                f"channels] = [{config.batch_size}, {frames}, ...] for audio {audio.shape}, got "
+                f"{features.shape}: make apply and num_frames agree"
+            )
+        where = f"failed on features {features.shape} of config.physics ({config.physics.target})"
+    else:
+        where = f"and config.physics ({config.physics.target}) do not fit"
+    with _blame("learner", config, where):
+        params, learner_params, collections = jax.eval_shape(task.init, key, shapes)
+    with _blame("task", config, "loss failed"):
+        loss, aux = jax.eval_shape(
+            lambda p, q, c, b, k: task.loss(p, q, c, b, k, train=True),
+            params,
+            learner_params,
+            collections,
+            shapes,
+            key,
+        )
+    if loss.shape != ():
+        raise BuildError(
+            f"config.task ({config.task.target}) must return a scalar loss, got {loss.shape}"
+        )
+    logits = aux.get("outputs", {}).get("logits")
+    if logits is not None and logits.shape[-1] != num_classes:
+        raise BuildError(
+            f"config.learner ({config.learner.target}) must give one logit a class, "
+            f"[{config.batch_size}, {num_classes}], got {logits.shape}: leave out "
+            "learner.kwargs.num_classes, or set it to the data's classes"
+        )
+
+
+@contextlib.contextmanager
+def _blame(part: str, config: ConfigDict, what: str) -> Iterator[None]:
+    """Turns any failure inside a part into an error that names its field."""
+    try:
+        yield
+    except BuildError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"config.{part} ({config[part].target}) {what}: {type(error).__name__}: {error}"
+        ) from error

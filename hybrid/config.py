@@ -1,0 +1,160 @@
+"""The configuration that every run has, and how command-line values are laid over it."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+PARTS = ("physics", "learner", "task", "data")
+
+
+def default_config() -> ConfigDict:
+    """Returns the fields of every run; a config file fills in targets and numbers.
+
+    `*.target` is an import path `package.module:Name`, `*.kwargs` what it is built with. An
+    optimizer's `overrides` are pairs of a regular expression over dotted parameter names and a
+    multiplier of the learning rate, or None to freeze; the first match wins. `start_step` keeps a
+    branch frozen until then; `every` updates it at every so many steps only.
+    """
+    return ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 1000,
+            "batch_size": 32,
+            "precision": "float32",
+            "log_every_steps": 20,
+            "eval_every_steps": 200,
+            "checkpoint_every_steps": 200,
+            "keep_checkpoints": 3,
+            "early_stop_evals": 0,
+            "physics": {"target": "physics.carfac:Carfac", "kwargs": {}},
+            "learner": {"target": "learners:ConvNet", "kwargs": {}},
+            "task": {"target": "hybrid.tasks:Classification", "kwargs": {}},
+            "data": {
+                "target": "data.tones:SpokenTones",
+                "root": "",
+                "kwargs": {},
+                "num_workers": 2,
+                "transforms": (),
+            },
+            "physics_optimizer": _optimizer_config(1e-3),
+            "learner_optimizer": _optimizer_config(1e-3),
+        }
+    )
+
+
+def _optimizer_config(learning_rate: float) -> dict[str, Any]:
+    return {
+        "name": "adam",
+        "learning_rate": learning_rate,
+        "schedule": "cosine",
+        "warmup_steps": 0,
+        "clip_norm": 1.0,
+        "weight_decay": 0.0,
+        "start_step": 0,
+        "every": 1,
+        "overrides": (),
+    }
+
+
+def apply_kwargs(
+    config: ConfigDict,
+    given: Mapping[str, str | None],
+    original_targets: Mapping[str, str],
+) -> ConfigDict:
+    """Lays `--physics_kwargs` and its like over a config, clearing those of a replaced target.
+
+    Args:
+        config: the config after `--config.FIELD=VALUE`.
+        given: part name to a JSON object, or None where the flag is absent.
+        original_targets: part name to the target in the config file. A part whose target differs
+            loses the file's kwargs, which belonged to the other class.
+
+    Returns:
+        A new config.
+
+    Raises:
+        ValueError: a flag that is not a JSON object.
+    """
+    config = ConfigDict(config.to_dict())
+    for part in PARTS:
+        with config.unlocked():
+            if config[part].target != original_targets.get(part, config[part].target):
+                config[part].kwargs = ConfigDict()
+            text = given.get(part)
+            if not text:
+                continue
+            config[part].kwargs.update(_json_object(f"--{part}_kwargs", text))
+    return config
+
+
+def _json_object(flag: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{flag} must be a JSON object such as '{{\"bands\": 8}}', got {text!r}: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{flag} must be a JSON object such as '{{\"bands\": 8}}', got {text!r}, "
+            f"a {type(value).__name__}"
+        )
+    return value
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks that a config has every field of a run, no others, and sensible values.
+
+    Tasks may add fields below `*.kwargs` only.
+
+    Raises:
+        ValueError: the field, the value met and what would fit (nearest names for unknown fields).
+    """
+    _check_fields(config.to_dict(), default_config().to_dict(), "config")
+    for field in ("num_steps", "batch_size", "log_every_steps"):
+        _at_least(config, field, 1)
+    for field in (
+        "eval_every_steps",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "early_stop_evals",
+    ):
+        _at_least(config, field, 0)
+    if config.precision not in ("float32", "float64"):
+        raise ValueError(
+            f"config.precision must be 'float32' or 'float64', got {config.precision!r}"
+        )
+    if config.keep_checkpoints < 1:
+        raise ValueError("config.keep_checkpoints must be at least 1: a run resumes from the last")
+
+
+def _at_least(config: ConfigDict, field: str, low: int) -> None:
+    value = config[field]
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"config.{field} must be an integer >= {low}, got {value!r}")
+
+
+def _check_fields(got: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    unknown = [name for name in got if name not in known]
+    if unknown:
+        raise ValueError(unknown_name_message(f"{where}.{unknown[0]}", unknown[0], list(known)))
+    missing = [name for name in known if name not in got]
+    if missing:
+        raise ValueError(
+            f"{where} lacks the field {missing[0]!r}: start from hybrid.config.default_config()"
+        )
+    for name, value in known.items():
+        if isinstance(value, dict) and name != "kwargs":
+            if not isinstance(got[name], Mapping):
+                raise ValueError(f"{where}.{name} must hold fields, got {got[name]!r}")
+            _check_fields(got[name], value, f"{where}.{name}")
+
+
+def unknown_name_message(path: str, name: str, known: list[str]) -> str:
+    """Says that a field is unknown, and which are near."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{path} is not a known field: {hint}Known: {', '.join(sorted(known))}"

@@ -1,0 +1,71 @@
+"""Evaluation: a task over one pass of a split, averaged by the weights of its rows."""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from data.bridge import to_jax
+from hybrid.state import HybridState
+
+Tree = Any
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def eval_step(
+    task: Any, physics_params: Tree, learner_params: Tree, collections: Tree, batch: Any
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Loss and `aux` of one batch without training; compiled once a task and batch shape."""
+    loss, aux = task.loss(physics_params, learner_params, collections, batch, None, train=False)
+    return loss, {name: aux[name] for name in ("metrics", "weight", "outputs")}
+
+
+def evaluate(
+    task: Any, state: HybridState, batches: Iterable[Any], num_classes: int | None = None
+) -> dict[str, Any]:
+    """Runs a task over all batches.
+
+    Args:
+        task: a `hybrid.tasks.Task`.
+        state: whose parameters to use.
+        batches: dicts of torch tensors, the last padded by rows of weight 0.
+        num_classes: if given and the task outputs `predictions`, a confusion matrix is counted.
+
+    Returns:
+        `loss`, each metric, `num_examples`, and `confusion` (nested lists, rows are the labels).
+
+    Raises:
+        ValueError: no batch, or none with a row that counts.
+    """
+    totals: dict[str, float] = {}
+    num_examples = 0.0
+    confusion = np.zeros((num_classes or 0,) * 2, np.int64)
+    double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(state.learner.params))
+    with jax.enable_x64(double):
+        for torch_batch in batches:
+            batch, _ = to_jax(torch_batch)
+            loss, aux = eval_step(
+                task, state.physics.params, state.learner.params, state.collections, batch
+            )
+            weight = float(aux["weight"])
+            num_examples += weight
+            for name, value in {"loss": loss, **aux["metrics"]}.items():
+                # A batch of weight 0 has no mean; it must not turn the totals into NaN.
+                totals[name] = totals.get(name, 0.0) + (weight * float(value) if weight else 0.0)
+            if num_classes and "predictions" in aux["outputs"]:
+                rows = np.asarray(batch["weights"]) > 0
+                labels = np.asarray(batch["labels"])[rows]
+                predictions = np.asarray(aux["outputs"]["predictions"])[rows]
+                np.add.at(confusion, (labels, predictions), 1)
+    if not num_examples:
+        raise ValueError(
+            "evaluation needs at least one row of weight > 0, got none: is the split empty, or "
+            "were all of its files skipped?"
+        )
+    result: dict[str, Any] = {name: total / num_examples for name, total in totals.items()}
+    result["num_examples"] = int(num_examples)
+    if num_classes:
+        result["confusion"] = confusion.tolist()
+    return result

@@ -1,0 +1,75 @@
+"""Opens a finished or running experiment: its config, its parts and its newest state."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from hybrid.build import Experiment, build
+from hybrid.checkpoints import Checkpoints
+from hybrid.fit import start
+from hybrid.state import HybridState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Experiment):
+    """An experiment and how far it came.
+
+    Attributes:
+        workdir: where it lives.
+        state: parameters, optimizers and step of the newest checkpoint.
+        metrics: rows of `metrics.jsonl`, oldest first.
+    """
+
+    workdir: pathlib.Path
+    state: HybridState
+    metrics: list[dict[str, Any]]
+
+
+def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+    """Loads the experiment in `workdir`.
+
+    Args:
+        workdir: a directory that `fit` wrote.
+        step: which checkpoint; the newest intact one if None.
+
+    Raises:
+        FileNotFoundError: no experiment there, or no checkpoint yet.
+    """
+    workdir = pathlib.Path(workdir)
+    config = load_config(workdir)
+    with jax.enable_x64(config.precision == "float64"):
+        experiment = build(config)
+        state, _ = start(experiment)
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
+        try:
+            if checkpoints.latest_step() is None:
+                raise FileNotFoundError(
+                    f"{workdir} must hold a checkpoint to be loaded, and has none yet: train "
+                    "further, or set config.checkpoint_every_steps lower"
+                )
+            state, _ = checkpoints.restore(state, step)
+        finally:
+            checkpoints.close()
+    rows = workdir / "metrics.jsonl"
+    metrics = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+    parts = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)}
+    return Run(**parts, workdir=workdir, state=state, metrics=metrics)
+
+
+def load_config(workdir: str | pathlib.Path) -> ConfigDict:
+    """Reads the config of the run in `workdir`.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"a work directory must hold config.json, and {workdir} does not: give the --workdir "
+            "of a run that experiments.train has started"
+        )
+    return ConfigDict(json.loads(path.read_text()))

@@ -1,0 +1,155 @@
+"""What is minimised: a task joins a physical model, a network and a batch into one scalar."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from hybrid import metrics
+from learners.base import call_learner
+from physics.base import frame_mask
+
+Tree = Any
+Batch = dict[str, Array]
+Aux = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """The contract of a task. The order of physics and network is its own.
+
+    Attributes:
+        physics: a `PhysicsModule`.
+        learner: a Flax module.
+    """
+
+    physics: Any
+    learner: Any
+
+    @abc.abstractmethod
+    def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Tree, Tree, Tree]:
+        """Returns initial (physics parameters, learner parameters, learner collections)."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        physics_params: Tree,
+        learner_params: Tree,
+        learner_collections: Tree,
+        batch: Batch,
+        key: Key[Array, ""] | None,
+        train: bool,
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Returns the scalar to minimise and `aux`.
+
+        `aux` holds `metrics` (a dict of scalars, weighted means over the batch's real rows),
+        `weight` (the sum of the rows' weights, by which batches are averaged in evaluation),
+        `collections` (the new learner collections) and `outputs` (a dict of arrays that evaluation
+        may collect). A row of weight 0 and samples beyond `lengths` change nothing.
+
+        Args:
+            physics_params: parameters of `physics`.
+            learner_params: parameters of `learner`.
+            learner_collections: its other collections.
+            batch: `audio [batch, time]`, `lengths [batch]`, `weights [batch]` and the task's own.
+            key: for dropout and augmentation; None where `train` is False.
+            train: whether this is a training step.
+        """
+
+    def project_physics(self, params: Tree) -> Tree:
+        """Brings physics parameters back inside their bounds after an update."""
+        return self.physics.project(params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Task):
+    """Front end, then network, then cross-entropy over the clip's label.
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Tree, Tree, Tree]:
+        """Returns initial parameters; the network sees the shape of the physics' features."""
+        physics_key, learner_key = jax.random.split(key)
+        physics_params = self.physics.init(physics_key)
+        shape, dtype = self.features_shape(physics_params, batch)
+        variables = self.learner.init(
+            {"params": learner_key, "dropout": learner_key, "augment": learner_key},
+            jnp.zeros(shape, dtype),
+            train=False,
+        )
+        collections = {name: tree for name, tree in variables.items() if name != "params"}
+        return physics_params, variables.get("params", {}), collections
+
+    def features_shape(self, physics_params: Tree, batch: Batch) -> tuple[tuple[int, ...], Any]:
+        """Shape and dtype of the features of a batch, without computing them."""
+        features, _ = jax.eval_shape(self.features, physics_params, batch)
+        return features.shape, features.dtype
+
+    def features(
+        self, physics_params: Tree, batch: Batch
+    ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
+        """The features of a batch and which of their frames are valid."""
+        audio = batch["audio"].astype(jnp.result_type(float))
+        features, _ = self.physics.apply(physics_params, audio, lengths=batch["lengths"])
+        # Ears become channels: a network sees one feature axis, whatever the number of ears.
+        features = features.reshape(*features.shape[:2], -1)
+        mask = frame_mask(features.shape[1], self.physics.hop_samples, batch["lengths"])
+        return features, mask
+
+    def loss(
+        self,
+        physics_params: Tree,
+        learner_params: Tree,
+        learner_collections: Tree,
+        batch: Batch,
+        key: Key[Array, ""] | None,
+        train: bool,
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Weighted mean cross-entropy; metrics `accuracy`; outputs `logits`, `predictions`."""
+        features, mask = self.features(physics_params, batch)
+        rngs = {}
+        if train and key is not None:
+            rngs = dict(zip(("dropout", "augment"), jax.random.split(key), strict=True))
+        logits, collections = call_learner(
+            self.learner,
+            {"params": learner_params, **learner_collections},
+            features,
+            train=train,
+            mask=mask & (batch["weights"] > 0)[:, None],
+            rngs=rngs,
+            mutable=tuple(learner_collections) if train else (),
+        )
+        logits = jnp.asarray(logits)
+        value = cross_entropy(logits, batch["labels"], self.label_smoothing)
+        weights = batch["weights"].astype(value.dtype)
+        loss = metrics.weighted_mean(value, weights)
+        aux = {
+            "metrics": {"accuracy": metrics.accuracy(logits, batch["labels"], weights)},
+            "weight": jnp.sum(weights),
+            "collections": collections if train else learner_collections,
+            "outputs": {"logits": logits, "predictions": jnp.argmax(logits, axis=-1)},
+        }
+        return loss, aux
+
+
+def cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], smoothing: float = 0.0
+) -> Float[Array, " batch"]:
+    """Cross-entropy of each row in nats, with label smoothing (Szegedy et al., CVPR 2016)."""
+    num_classes = logits.shape[-1]
+    targets = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
+    targets = optax.smooth_labels(targets, smoothing) if smoothing else targets
+    return optax.softmax_cross_entropy(logits, targets)
