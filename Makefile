@@ -1,0 +1,63 @@
+# Two commands do everything: `make demo` and `make test`. Each creates .venv when it is missing and
+# installs into it again only when pyproject.toml or constraints.txt has changed.
+#
+#   PYTHON=python3.12            another interpreter for .venv
+#   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#                                torch without its CUDA libraries, where pip would fetch them
+#   ARGS="-k bridge -x"          further arguments of the command that a target runs
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: help demo test test-install lint format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo          train on the embedded recordings; results and pictures in $(DEMO)"
+	@echo "make test          run the tests"
+	@echo "make test-install  the slow tests of wheel and isolated installation"
+	@echo "make lint          ruff check, ruff format --check, pyright"
+	@echo "make format        let ruff mend what it can"
+	@echo "make bench         time the data path"
+	@echo "make clean         remove caches and .venv, never runs/"
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m experiments.compare --config=experiments/configs/tones.py --workdir=$(DEMO) $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-install: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow tests/install $(ARGS)
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m experiments.benchmark_data $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The marker of an extra also depends on the plain install, so that one `make` never runs pip twice at once.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
+	@touch $@

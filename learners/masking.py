@@ -1,0 +1,62 @@
+"""Operations on padded sequences in which the padding never matters."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+
+def masked_mean(
+    x: Float[Array, "batch frames *rest"], mask: Bool[Array, "batch frames"]
+) -> Float[Array, "batch *rest"]:
+    """Returns the mean over the valid frames; zero for a clip that has none."""
+    valid = _expand(mask, x)
+    count = jnp.maximum(mask.sum(axis=1), 1).astype(x.dtype)
+    total = jnp.where(valid, x, jnp.zeros_like(x)).sum(axis=1)
+    return total / count.reshape((-1,) + (1,) * (x.ndim - 2))
+
+
+def masked_max(
+    x: Float[Array, "batch frames *rest"], mask: Bool[Array, "batch frames"]
+) -> Float[Array, "batch *rest"]:
+    """Returns the largest value over the valid frames; zero for a clip that has none."""
+    valid = _expand(mask, x)
+    largest = jnp.where(valid, x, jnp.full_like(x, -jnp.inf)).max(axis=1)
+    heard = mask.any(axis=1).reshape((-1,) + (1,) * (x.ndim - 2))
+    return jnp.where(heard, largest, jnp.zeros_like(largest))
+
+
+def random_stripes(
+    key: Key[Array, ""],
+    lengths: Float[Array, " batch"],
+    size: int,
+    *,
+    count: int,
+    fraction: float,
+) -> Bool[Array, "batch size"]:
+    """Chooses random stripes to hide, for time or channel masking (SpecAugment, Park et al. 2019).
+
+    Each stripe's width is uniform between zero and `fraction` of the length, and its place uniform
+    over the length.
+
+    Args:
+        key: random key.
+        lengths: the extent in which the stripes fall, for each clip; at most `size`.
+        size: size of the masked axis.
+        count: number of stripes for each clip.
+        fraction: largest width, relative to the length.
+
+    Returns:
+        `True` where something is hidden.
+    """
+    width_key, place_key = jax.random.split(key)
+    shape, dtype = (lengths.shape[0], count), lengths.dtype
+    extent = lengths[:, None]
+    width = jax.random.uniform(width_key, shape, dtype) * extent * fraction
+    start = jax.random.uniform(place_key, shape, dtype) * (extent - width)
+    position = jnp.arange(size, dtype=dtype)[None, None, :]
+    inside = (position >= start[..., None]) & (position < (start + width)[..., None])
+    return inside.any(axis=1)
+
+
+def _expand(mask: Array, x: Array) -> Array:
+    return mask.reshape(mask.shape + (1,) * (x.ndim - 2))
