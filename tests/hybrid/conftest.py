@@ -1,0 +1,31 @@
+"""A config over toy parts, importable by path from tests and from data workers."""
+
+import pathlib
+
+import pytest
+
+from hybrid.config import default_config
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture
+def toy_config(monkeypatch):
+    """A run of 40 small steps."""
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=":")
+    config = default_config()
+    config.num_steps = 40
+    config.batch_size = 8
+    config.log_every_steps = 5
+    config.eval_every_steps = 20
+    config.checkpoint_every_steps = 10
+    config.data.num_workers = 0
+    config.physics.target = "toy_parts:ToyEar"
+    config.learner.target = "toy_parts:ToyNet"
+    config.data.target = "toy_parts:ToySource"
+    config.learner_optimizer.learning_rate = 0.05
+    config.physics_optimizer.learning_rate = 0.05
+    config.physics_optimizer.start_step = 10
+    config.physics_optimizer.every = 2
+    return config

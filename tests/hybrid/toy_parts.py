@@ -1,0 +1,116 @@
+"""The smallest parts that satisfy every contract, for tests of the loop that need no cochlea."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from physics.base import Parameter, Physics, frame_mask
+
+HOP = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyEar(Physics):
+    """Log energy of the frames in two bands made by a learnable one-pole filter's gain."""
+
+    sample_rate_hz: float = 1000.0
+    hop_samples: int = HOP
+    causal: bool = True
+    bands: int = 2
+
+    def init(self, key):
+        return self.raw({"gain": jnp.full((self.bands,), 0.5), "health": jnp.ones((self.bands,))})
+
+    def specs(self):
+        return {
+            "gain": Parameter("1", 0.1, 2.0, "gain of a band", "test", "sigmoid"),
+            "health": Parameter("1", 0.0, 1.0, "health of a band", "test", "project"),
+        }
+
+    def apply(self, params, inputs, state=None, lengths=None):
+        values = self.physical(params)
+        num_frames = self.num_frames(inputs.shape[1])
+        frames = inputs[:, : num_frames * HOP].reshape(inputs.shape[0], num_frames, HOP)
+        energy = jnp.mean(frames**2, axis=-1)[..., None]
+        zero_crossing = jnp.mean(jnp.abs(jnp.diff(frames, axis=-1)), axis=-1)[..., None]
+        both = jnp.concatenate([energy, zero_crossing] * (self.bands // 2), axis=-1)
+        scale = (values["gain"] * values["health"])[None, None, :]
+        features = jnp.log1p(10.0 * both * scale)
+        if lengths is not None:
+            mask = frame_mask(num_frames, HOP, lengths)
+            features = jnp.where(mask[..., None], features, 0.0)
+        return features, state
+
+
+class ToyNet(nn.Module):
+    """Mean over frames, batch norm, dropout, one dense layer."""
+
+    num_classes: int = 2
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, features, train, mask=None):
+        weight = jnp.ones(features.shape[:2], features.dtype) if mask is None else mask * 1.0
+        weight = weight.astype(features.dtype)[..., None]
+        pooled = jnp.sum(features * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+        pooled = nn.BatchNorm(use_running_average=not train, momentum=0.9)(pooled)
+        pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+        return nn.Dense(self.num_classes)(pooled)
+
+
+class ToySet:
+    """Clips that are loud or soft, map-style; item `poisoned` holds a NaN."""
+
+    def __init__(self, num_clips, num_samples, seed, poisoned=-1):
+        self.num_clips, self.num_samples, self.seed = num_clips, num_samples, seed
+        self.poisoned = poisoned
+
+    def __len__(self):
+        return self.num_clips
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.seed, index))
+        label = index % 2
+        length = int(rng.integers(self.num_samples // 2, self.num_samples))
+        audio = np.zeros(self.num_samples, np.float32)
+        audio[:length] = rng.normal(size=length) * (0.05 + 0.1 * label)
+        if index == self.poisoned:
+            audio[0] = np.nan
+        return {
+            "audio": audio,
+            "lengths": np.int32(length),
+            "labels": np.int32(label),
+            "ids": np.int32(index),
+            "weights": np.float32(1),
+        }
+
+
+class ToySource:
+    """A data source of `ToySet`s."""
+
+    def __init__(self, sample_rate_hz=1000.0, num_samples=160, num_clips=48, poisoned=-1):
+        self.sample_rate_hz = sample_rate_hz
+        self.num_samples = num_samples
+        self.class_names = ("soft", "loud")
+        self._num_clips = num_clips
+        self._poisoned = poisoned
+
+    def dataset(self, split):
+        seed = {"train": 0, "validation": 1, "test": 2}[split]
+        size = self._num_clips if split == "train" else 10
+        return ToySet(size, self.num_samples, seed, self._poisoned if split == "train" else -1)
+
+
+def not_a_physics(sample_rate_hz):
+    """Returns something that is not a physical model."""
+    return object()
+
+
+class WrongFrames(ToyEar):
+    """Gives one frame too few."""
+
+    def apply(self, params, inputs, state=None, lengths=None):
+        features, state = super().apply(params, inputs, state, lengths)
+        return features[:, :-1], state
