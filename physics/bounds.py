@@ -1,0 +1,118 @@
+"""Exists so that a parameter never leaves its interval: bijectors, projection, and their inverses.
+
+The number the optimizer sees ("raw") is unitless:
+
+- `logit`: physical = low + (high - low) * sigmoid(raw), strictly inside the interval;
+- `log_logit`: the same for the logarithm of the parameter (low > 0), so that a step of the raw
+  number is a step by a ratio: for frequencies and time constants that span decades;
+- `project`: physical = low + (high - low) * raw with raw clipped to [0, 1] after each update: for
+  parameters whose natural value is a bound, such as the health of hair cells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+TRANSFORMS = ("logit", "log_logit", "project")
+
+# sigmoid(12) = 1 - 6e-6: its distance from 1 survives float32; further out it rounds to the bound.
+_RAW_LIMIT = 12.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What a trainable number means.
+
+    Attributes:
+      unit: "Hz", "s", "rad", ..., or "1" for a ratio.
+      low: lower end of its interval, in that unit.
+      high: upper end.
+      doc: one sentence for a reader who knows hearing but not this code.
+      source: where the interval and the initial value come from.
+      transform: "logit", "log_logit" or "project", see the module's docstring.
+    """
+
+    unit: str
+    low: float
+    high: float
+    doc: str
+    source: str = ""
+    transform: str = "logit"
+
+    def __post_init__(self):
+        if self.transform not in TRANSFORMS:
+            raise ValueError(
+                f"A parameter's transform is one of {TRANSFORMS}; got {self.transform!r}."
+            )
+        if not self.low < self.high:
+            raise ValueError(
+                f"A parameter's interval needs low < high; got low={self.low}, high={self.high}."
+            )
+        if self.transform == "log_logit" and self.low <= 0.0:
+            raise ValueError(
+                f"log_logit needs low > 0, for it works on logarithms; got low={self.low}. "
+                "Use transform='logit'."
+            )
+
+
+def to_physical(parameter: Parameter, raw: jax.Array) -> jax.Array:
+    """The value in physical units of a raw leaf, of any shape; differentiable."""
+    low, high = parameter.low, parameter.high
+    if parameter.transform == "project":
+        return low + (high - low) * raw
+    fraction = jax.nn.sigmoid(raw)
+    if parameter.transform == "logit":
+        return low + (high - low) * fraction
+    return jnp.exp(math.log(low) + (math.log(high) - math.log(low)) * fraction)
+
+
+def to_raw(parameter: Parameter, physical: Any, name: str = "the parameter") -> jax.Array:
+    """Inverse of `to_physical`, worked out in float64; dtype is JAX's default float.
+
+    Raises:
+      ValueError: the value is outside the interval (at a bound, for the open transforms), or NaN.
+    """
+    value = np.asarray(physical, np.float64)
+    low, high = parameter.low, parameter.high
+    closed = parameter.transform == "project"
+    inside = (value >= low) & (value <= high) if closed else (value > low) & (value < high)
+    if not inside.all():
+        interval = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
+        wrong = value[~inside].ravel()[0]
+        raise ValueError(
+            f"{name} must lie in {interval} {parameter.unit}; got {wrong:g}. "
+            "Give a value inside the interval."
+        )
+    if closed:
+        return jnp.asarray((value - low) / (high - low), jax.dtypes.canonicalize_dtype(float))
+    if parameter.transform == "logit":
+        below, above = value - low, high - value
+    else:
+        below, above = np.log(value / low), np.log(high / value)
+    raw = np.clip(np.log(below) - np.log(above), -_RAW_LIMIT, _RAW_LIMIT)
+    return jnp.asarray(raw, jax.dtypes.canonicalize_dtype(float))
+
+
+def project(parameter: Parameter, raw: jax.Array) -> jax.Array:
+    """The nearest raw leaf from which the physical value is inside the interval, in float32 too."""
+    if parameter.transform == "project":
+        return optax.projections.projection_box(raw, 0.0, 1.0)
+    return optax.projections.projection_box(raw, -_RAW_LIMIT, _RAW_LIMIT)
+
+
+def is_parameter(leaf: Any) -> bool:
+    """True for a `Parameter`; the `is_leaf` of trees of specs."""
+    return isinstance(leaf, Parameter)
+
+
+def map_specs(function: Callable[..., Any], specs: Any, *trees: Any) -> Any:
+    """`jax.tree.map` over a tree of `Parameter` and trees of arrays that match it."""
+    return jax.tree.map(function, specs, *trees, is_leaf=is_parameter)

@@ -1,0 +1,1 @@
+"""CAR-FAC: a cascade of asymmetric resonators with fast-acting compression, differentiable."""

@@ -1,0 +1,276 @@
+"""Exists to turn physical parameters into filter coefficients, differentiably, safe in float32.
+
+Written after Lyon, "Human and Machine Hearing" (2017), chapters 16 to 19, and the equations of
+google/carfac's NumPy model (v3; Apache 2.0). Parameters arrive as a nested dict of arrays in
+physical units; shared values are scalars, values per ear `[ears, 1]`, per channel
+`[ears, channels]`; in `agc`, `[stages]` or `[ears, stages]`; in `synapse`, per class with a last
+axis `classes`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from physics.carfac import structures
+from physics.carfac.structures import Structure
+
+# A pole never falls below this part of the lowest one of the initial map: the number of channels
+# is fixed, so a map that learns to step faster would otherwise run through 0 Hz. It never acts
+# initially.
+_POLE_FLOOR = 0.5
+
+
+def conductance(x):
+    """Conductance (0 to 1) of an inner hair cell's channels at BM displacement `x`; any shape."""
+    z = jnp.maximum(x + 0.175, 0.0)
+    cubed = z * z * z
+    # The denominator stays above 0.1, so value and gradient are finite everywhere; far above
+    # full scale the cube would overflow float32 long after the ratio has become 1.
+    return cubed / (cubed + z * z + 0.1)
+
+
+def _conductance_at(x: float) -> float:
+    return (x + 0.175) ** 3 / ((x + 0.175) ** 3 + (x + 0.175) ** 2 + 0.1)
+
+
+CONDUCTANCE_AT_REST = _conductance_at(0.0)
+CONDUCTANCE_WHEN_LOUD = _conductance_at(10.0)  # by convention of the model, "very loud" is 10
+
+
+def pole_frequencies_hz(
+    car: dict[str, Any], structure: Structure, min_pole_hz: float
+) -> Float[Array, "ears channels"]:
+    """Pole frequencies, falling from base to apex; the closed form of stepping along the ERB scale.
+
+    f[k+1] = f[k] - erb_per_step * (erb_break_hz + f[k]) / erb_q, a geometric series in f + break.
+    """
+    first_hz = car["first_pole_theta"] * (structure.sample_rate_hz / (2 * math.pi))
+    log_ratio = jnp.log1p(-car["erb_per_step"] / car["erb_q"])
+    step = jnp.arange(structure.n_channels, dtype=log_ratio.dtype)[None, :]
+    shifted = (first_hz + car["erb_break_hz"]) * jnp.exp(step * log_ratio)
+    poles = jnp.maximum(shifted - car["erb_break_hz"], _POLE_FLOOR * min_pole_hz)
+    return jnp.broadcast_to(poles, (structure.n_ears, structure.n_channels))
+
+
+def design_car(
+    car: dict[str, Any], structure: Structure, min_pole_hz: float
+) -> structures.CarCoefficients:
+    """Coefficients of the cascade; every field `[ears, channels]`."""
+    rate = structure.sample_rate_hz
+    poles = pole_frequencies_hz(car, structure, min_pole_hz)
+    theta = poles * (2 * math.pi / rate)
+    sin = jnp.sin(theta)
+    half = jnp.sin(0.5 * theta)
+    one_minus_cos = 2 * half * half
+    # Damping is theta * zeta, compressed near Nyquist to keep some sharpness there.
+    x = theta / math.pi
+    compressed = 1 - car["high_f_damping_compression"] * x * x
+    damping = theta * compressed * car["max_zeta"]
+    # Least damping: three parts min_zeta, one part the relative spacing of the channels (which is
+    # wide at low frequencies), multiplied out so that nothing is divided by the pole frequency.
+    erb_hz = (car["erb_break_hz"] + poles) / car["erb_q"]
+    least = compressed * (theta * 0.75 * car["min_zeta"] + erb_hz * (0.25 * 2 * math.pi / rate))
+    undamping_range = damping - least
+    zero = sin * (car["zero_ratio"] * car["zero_ratio"] - 1)
+
+    def unity_gain(undamping: float):
+        """Stage gain for unity at DC, from (1 - 2 r cos + r^2) written without cancellation."""
+        d = damping - undamping_range * undamping
+        r = 1 - d
+        numerator = d * d + 2 * r * one_minus_cos
+        return numerator / (numerator + zero * r * sin)
+
+    relaxed, half_way, healthy = unity_gain(0.0), unity_gain(0.5), unity_gain(1.0)
+    fields = {
+        "one_minus_cos": one_minus_cos,
+        "sin": sin,
+        "damping": damping,
+        "undamping_range": undamping_range,
+        "zero": zero,
+        "gain_quadratic": 2 * (relaxed + healthy - 2 * half_way),
+        "gain_linear": 4 * half_way - 3 * relaxed - healthy,
+        "gain_constant": relaxed,
+        "gain_healthy": healthy,
+        "velocity_scale": car["velocity_scale"],
+        "velocity_offset": car["velocity_offset"],
+        "ac_rate": car["ac_corner_hz"] * (2 * math.pi / rate),
+        "ohc_health": car["ohc_health"],
+    }
+    return structures.CarCoefficients(**_widen(fields, structure))
+
+
+def design_ihc(ihc: dict[str, Any], structure: Structure) -> structures.IhcCoefficients:
+    """Coefficients of the inner hair cells, from the equilibria of their capacitors."""
+    rate = structure.sample_rate_hz
+    r_rest, r_loud = 1 / CONDUCTANCE_AT_REST, 1 / CONDUCTANCE_WHEN_LOUD
+    if structure.ihc == "just_hwr":
+        return structures.IhcCoefficients()
+    if structure.ihc == "one_cap":
+        r_in = ihc["tau_in_s"] / ihc["tau_out_s"] * r_loud
+        rest_current = 1 / (r_in + r_rest)
+        # Loud sound opens the channels half of the time, hence twice the resistance.
+        span = 1 / (2 * r_loud + r_in) - rest_current
+        fields = {
+            "out1_rate": r_loud / (ihc["tau_out_s"] * rate),
+            "in1_rate": 1 / (ihc["tau_in_s"] * rate),
+            "rest_cap1": 1 - rest_current * r_in,
+        }
+    else:
+        r1 = ihc["tau1_in_s"] / ihc["tau1_out_s"] * r_loud
+        rest_potential = r1 / (r1 + r_rest)
+        # The receptor potential is the conductance of the second stage.
+        g2_loud = r1 / (r_loud + r1)
+        r2 = ihc["tau2_in_s"] / (ihc["tau2_out_s"] * g2_loud)
+        rest_current = 1 / (r2 + 1 / rest_potential)
+        span = 1 / (2 / g2_loud + r2) - rest_current
+        fields = {
+            "out1_rate": r_loud / (ihc["tau1_out_s"] * rate),
+            "in1_rate": 1 / (ihc["tau1_in_s"] * rate),
+            "out2_rate": 1 / (g2_loud * ihc["tau2_out_s"] * rate),
+            "in2_rate": 1 / (ihc["tau2_in_s"] * rate),
+            "rest_cap1": 1 - rest_potential,
+            "rest_cap2": 1 - rest_current * r2,
+        }
+    fields["lpf_rate"] = -jnp.expm1(-1 / (ihc["tau_lpf_s"] * rate))
+    fields["output_gain"] = 1 / span
+    fields["rest_output"] = rest_current / span
+    return structures.IhcCoefficients(**_widen(fields, structure))
+
+
+def design_synapse(
+    synapse: dict[str, Any], structure: Structure, healthy_fibres: tuple[float, ...]
+) -> structures.SynapseCoefficients:
+    """Coefficients of the synapse, so that each class fires at its spontaneous and saturated rate.
+
+    Args:
+      synapse: physical parameters.
+      structure: of the model.
+      healthy_fibres: fibres per channel and class in an ear without synaptopathy; the output is
+        relative to *their* spontaneous activity, whatever `n_fibers` is left.
+    """
+    rate = structure.sample_rate_hz
+    shape = (structure.n_ears, structure.n_channels, structure.n_classes)
+    per_class = ("n_fibers", "spont_rates_hz", "agc_weights")
+    p = {
+        name: _broadcast(value if name in per_class else value[..., None], shape)
+        for name, value in synapse.items()
+    }
+    release_sat = 0.5 * p["sat_reservoir"]  # a sigmoid that is open half of the time
+    feedback_gain = (1 - p["sat_reservoir"]) / release_sat
+    output_gain = p["sat_rate_hz"] / (rate * release_sat)
+    release_rest = release_sat * (p["spont_rates_hz"] / p["sat_rate_hz"])
+    reservoir_rest = release_rest * feedback_gain
+    sigmoid_rest = release_rest / (1 - reservoir_rest)
+    spontaneous = p["spont_rates_hz"] / rate
+    agc_weights = p["agc_weights"] * rate
+    healthy = _broadcast(jnp.asarray(healthy_fibres, spontaneous.dtype), shape)
+    return structures.SynapseCoefficients(
+        n_fibers=p["n_fibers"],
+        v_half=(jnp.log1p(-sigmoid_rest) - jnp.log(sigmoid_rest)) * p["v_width"],
+        rest_probability=spontaneous,
+        rest_reservoir=reservoir_rest,
+        agc_weights=agc_weights,
+        v_width=p["v_width"][..., 0],
+        feedback_gain=feedback_gain[..., 0],
+        output_gain=output_gain[..., 0],
+        reservoir_rate=-jnp.expm1(-1 / (p["reservoir_tau_s"] * rate))[..., 0],
+        lpf_rate=-jnp.expm1(-1 / (p["tau_lpf_s"] * rate))[..., 0],
+        rest_output=jnp.sum(healthy * spontaneous * agc_weights, axis=-1),
+    )
+
+
+def design_agc(agc: dict[str, Any], structure: Structure) -> structures.AgcCoefficients:
+    """Coefficients of the gain control; every stage and ear at once, `[stages, ears]`."""
+    by_ear = (structure.n_ears, structure.n_stages)
+    tau_s, scale1, scale2 = (
+        _broadcast(agc[name], by_ear).T
+        for name in ("time_constants_s", "agc1_scales", "agc2_scales")
+    )
+    gain = _broadcast(agc["stage_gain"], (structure.n_ears, 1))[:, 0]
+    net_decimations = np.cumprod(np.asarray(structure.decimations, np.int64))
+    update_hz = jnp.asarray(structure.sample_rate_hz / net_decimations, tau_s.dtype)[:, None]
+    updates = tau_s * update_hz  # in one time constant
+    # One pass of the smoother has these moments of its distribution over channels.
+    passes = updates * jnp.asarray(structure.fir_iterations, tau_s.dtype)[:, None]
+    low, middle, high = _fir(
+        mean=(scale2 - scale1) / passes,
+        variance=(scale1 * scale1 + scale2 * scale2) / passes,
+        five_taps=np.asarray(structure.fir_taps)[:, None] == 5,
+    )
+    mix = jnp.zeros_like(updates)
+    if "mix_coeff" in agc:  # the fastest stage never couples the ears
+        coupled = _broadcast(agc["mix_coeff"], (structure.n_ears, 1)).T / updates
+        mix = jnp.minimum(coupled, 1).at[:1].set(0)
+    dc_gain = jnp.zeros_like(gain)
+    for _ in range(structure.n_stages):
+        dc_gain = 1 + gain * dc_gain
+    return structures.AgcCoefficients(
+        epsilon=-jnp.expm1(-1 / updates),
+        fir_low=low,
+        fir_middle=middle,
+        fir_high=high,
+        mix=mix,
+        stage_gain=gain,
+        detect_scale=1 / dc_gain if structure.n_stages else dc_gain,
+    )
+
+
+def _fir(mean, variance, five_taps: np.ndarray):
+    """Weights (low side, middle, high side) of smoothers with the given moments; never negative.
+
+    With 3 taps the weights are [a, 1 - a - b, b]; with 5, [a/2, a/2, 1 - a - b, b/2, b/2]. The
+    clips act only far from the initial values, where learned scales ask for more spread than
+    the number of taps and passes, fixed at the start, can give.
+    """
+    dtype = mean.dtype
+    total = (variance + mean * mean) * jnp.asarray(np.where(five_taps, 2 / 5, 1.0), dtype)
+    skew = mean * jnp.asarray(np.where(five_taps, 2 / 3, 1.0), dtype)
+    total = jnp.minimum(total, 1)
+    skew = jnp.clip(skew, -total, total)
+    a, b = 0.5 * (total - skew), 0.5 * (total + skew)
+    share = jnp.asarray(np.where(five_taps, 0.5, 1.0), dtype)
+    return share * a, 1 - total, share * b
+
+
+def design(
+    physical: dict[str, Any],
+    structure: Structure,
+    min_pole_hz: float,
+    healthy_fibres: tuple[float, ...],
+) -> structures.Coefficients:
+    """All coefficients of a model.
+
+    Args:
+      physical: nested dict of arrays in physical units, as from `Carfac.physical`.
+      structure: what is discrete.
+      min_pole_hz: lowest pole of the initial map.
+      healthy_fibres: see `design_synapse`.
+
+    Returns:
+      Coefficients in the dtype of the parameters.
+    """
+    with_synapse = structure.ihc == "two_cap_with_syn"
+    return structures.Coefficients(
+        car=design_car(physical["car"], structure, min_pole_hz),
+        ihc=design_ihc(physical.get("ihc", {}), structure),
+        agc=design_agc(physical["agc"], structure),
+        synapse=design_synapse(physical["synapse"], structure, healthy_fibres)
+        if with_synapse
+        else None,
+    )
+
+
+def _broadcast(value, shape: tuple[int, ...]):
+    """`jnp.broadcast_to` with leading ones added, which strict rank promotion asks for."""
+    value = jnp.asarray(value)
+    return jnp.broadcast_to(value.reshape((1,) * (len(shape) - value.ndim) + value.shape), shape)
+
+
+def _widen(fields: dict[str, Any], structure: Structure) -> dict[str, Any]:
+    shape = (structure.n_ears, structure.n_channels)
+    return {name: _broadcast(value, shape) for name, value in fields.items()}
