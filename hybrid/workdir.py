@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from absl import logging
 
@@ -67,7 +67,7 @@ class Claim:
             os.close(self._lock)
             object.__setattr__(self, "_lock", None)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Claim":
         return self
 
     def __exit__(

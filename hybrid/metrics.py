@@ -1,0 +1,110 @@
+"""Classification metrics as pure functions: jittable, masked by weights, honest about NaN.
+
+Rows of weight 0 (padding of the last batch, skipped clips) never change a result, whatever they
+hold. A row whose logits are not finite counts as wrong.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def weighted_sum(
+    values: Float[Array, " batch"], weights: Float[Array, " batch"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sums values over the rows that count, ready to be added up over batches.
+
+    Args:
+        values: one value a row; what a row of weight 0 holds, NaN included, is ignored.
+        weights: weight of each row, >= 0.
+
+    Returns:
+        The sum of `weights * values`, and the sum of `weights`, both in the values' dtype.
+    """
+    weights = weights.astype(values.dtype)
+    counted = jnp.where(weights > 0, values, jnp.zeros_like(values))
+    return jnp.sum(weights * counted), jnp.sum(weights)
+
+
+def weighted_mean(
+    values: Float[Array, " batch"], weights: Float[Array, " batch"]
+) -> Float[Array, ""]:
+    """Returns the weighted mean of one value a row; 0 where every weight is 0."""
+    total, weight = weighted_sum(values, weights)
+    return total / jnp.where(weight > 0, weight, jnp.ones_like(weight))
+
+
+def hits(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], k: int = 1
+) -> Float[Array, " batch"]:
+    """Says for each row whether its label is among the `k` largest logits.
+
+    Ties go to the lower class, as in `argmax`. A NaN is never a hit, and a label outside the
+    classes neither.
+
+    Args:
+        logits: a score per class.
+        labels: the right class of each row.
+        k: how many guesses a row has, 1 to the number of classes.
+
+    Returns:
+        1 or 0 a row, in the logits' dtype.
+
+    Raises:
+        ValueError: `k` is not in that range.
+    """
+    num_classes = logits.shape[-1]
+    if not 1 <= k <= num_classes:
+        raise ValueError(f"k must lie in 1..{num_classes}, the number of classes; got {k}")
+    classes = jnp.arange(num_classes, dtype=labels.dtype)[None, :]
+    labels = labels[:, None]
+    own = jnp.sum(jnp.where(classes == labels, logits, jnp.zeros_like(logits)), 1, keepdims=True)
+    # `not <=` rather than `>`: a NaN on either side must rank before the label.
+    before = ~(logits <= own) | ((logits == own) & (classes < labels))
+    rank = jnp.sum(before, axis=1)
+    known = (labels[:, 0] >= 0) & (labels[:, 0] < num_classes)
+    return ((rank < k) & known).astype(logits.dtype)
+
+
+def top_k(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    k: int,
+    weights: Float[Array, " batch"] | None = None,
+) -> Float[Array, ""]:
+    """Returns the weighted share of rows whose label is among the `k` largest logits."""
+    values = hits(logits, labels, k)
+    return weighted_mean(values, jnp.ones_like(values) if weights is None else weights)
+
+
+def accuracy(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    weights: Float[Array, " batch"] | None = None,
+) -> Float[Array, ""]:
+    """Returns the weighted share of rows whose label has the largest logit."""
+    return top_k(logits, labels, 1, weights)
+
+
+def confusion(
+    labels: Int[Array, " batch"],
+    predictions: Int[Array, " batch"],
+    num_classes: int,
+    weights: Float[Array, " batch"] | None = None,
+) -> Float[Array, "classes classes"]:
+    """Counts how often each class was taken for each.
+
+    Args:
+        labels: the right classes.
+        predictions: the guessed classes.
+        num_classes: number of classes; a row with a class outside them is left out.
+        weights: weight of each row; 1 if None.
+
+    Returns:
+        The summed weights, `[label, prediction]`, in the weights' dtype (float32 by default).
+    """
+    if weights is None:
+        weights = jnp.ones(labels.shape, jnp.float32)
+    # Negative indices would wrap around; beyond the end they are dropped.
+    rows, columns = (jnp.where(x < 0, num_classes, x) for x in (labels, predictions))
+    empty = jnp.zeros((num_classes, num_classes), weights.dtype)
+    return empty.at[rows, columns].add(weights, mode="drop")

@@ -1,0 +1,84 @@
+"""Metrics agree with NumPy, ignore rows of weight 0, and never reward a NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrid import metrics
+
+
+def example(seed=0, rows=50, classes=7):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(rows, classes)).astype(np.float32)
+    labels = rng.integers(classes, size=rows).astype(np.int32)
+    weights = (rng.random(rows) < 0.7).astype(np.float32)
+    return tuple(map(jnp.asarray, (logits, labels, weights)))
+
+
+def test_weighted_mean_and_sum():
+    values = jnp.asarray([1.0, 2.0, jnp.nan, 4.0])
+    weights = jnp.asarray([1.0, 0.5, 0.0, 1.0])
+    total, weight = metrics.weighted_sum(values, weights)
+    assert (float(total), float(weight)) == (6.0, 2.5)
+    assert float(metrics.weighted_mean(values, weights)) == pytest.approx(2.4)
+    assert float(metrics.weighted_mean(values, jnp.zeros(4))) == 0.0
+
+
+def test_gradient_passes_only_through_rows_that_count():
+    weights = jnp.asarray([1.0, 0.0, 1.0])
+    gradient = jax.grad(metrics.weighted_mean)(jnp.asarray([1.0, jnp.inf, 2.0]), weights)
+    np.testing.assert_array_equal(gradient, [0.5, 0.0, 0.5])
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_top_k_agrees_with_sorting(k):
+    logits, labels, weights = example()
+    order = np.argsort(-np.asarray(logits), axis=1, kind="stable")[:, :k]
+    expected = np.average((order == np.asarray(labels)[:, None]).any(1), weights=weights)
+    got = jax.jit(metrics.top_k, static_argnums=2)(logits, labels, k, weights)
+    assert float(got) == pytest.approx(expected, abs=1e-6)
+
+
+def test_accuracy_breaks_ties_as_argmax_does():
+    logits = np.random.default_rng(1).integers(3, size=(200, 5)).astype(np.float32)
+    labels = np.random.default_rng(2).integers(5, size=200).astype(np.int32)
+    expected = (logits.argmax(1) == labels).mean()
+    got = metrics.accuracy(jnp.asarray(logits), jnp.asarray(labels))
+    assert float(got) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_nan_logits_and_unknown_labels_are_never_hits(k):
+    logits = jnp.asarray([[jnp.nan] * 4, [9.0, jnp.nan, 0.0, 0.0], [9.0, 0, 0, 0], [9.0, 0, 0, 0]])
+    labels = jnp.asarray([0, 1, -1, 4], jnp.int32)
+    np.testing.assert_array_equal(metrics.hits(logits, labels, k), jnp.zeros(4))
+
+
+def test_k_out_of_range_is_refused():
+    logits, labels, _ = example()
+    with pytest.raises(ValueError, match=r"k must lie in 1\.\.7.*got 8"):
+        metrics.top_k(logits, labels, 8)
+
+
+def test_confusion_counts_rows_as_labels():
+    logits, labels, weights = example()
+    predictions = logits.argmax(1).astype(jnp.int32)
+    expected = np.zeros((7, 7), np.float32)
+    np.add.at(expected, (labels, predictions), weights)
+    got = jax.jit(metrics.confusion, static_argnums=2)(labels, predictions, 7, weights)
+    np.testing.assert_array_equal(got, expected)
+    assert float(metrics.confusion(labels, predictions, 7).sum()) == 50.0
+
+
+def test_confusion_leaves_out_what_is_no_class():
+    labels = jnp.asarray([0, -1, 2, 1], jnp.int32)
+    predictions = jnp.asarray([0, 0, 1, -1], jnp.int32)
+    got = metrics.confusion(labels, predictions, 2)
+    np.testing.assert_array_equal(got, [[1.0, 0.0], [0.0, 0.0]])
+
+
+def test_float64(x64):
+    logits, labels, weights = example()
+    got = metrics.accuracy(logits.astype(jnp.float64), labels, weights)
+    assert got.dtype == jnp.float64
