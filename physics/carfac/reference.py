@@ -176,7 +176,7 @@ def stage_gain(car: SimpleNamespace, undamping: np.ndarray | float) -> np.ndarra
     return car.ga * undamping**2 + car.gb * undamping + car.gc
 
 
-def _conductance(x: np.ndarray | float) -> np.ndarray:
+def _conductance(x: Any) -> Any:
     """What motion opens in the inner hair cell, from 0 to about 1 (section 18.3)."""
     z = np.maximum(0.0, x + 0.175)
     return z**3 / (z**3 + z**2 + 0.1)
