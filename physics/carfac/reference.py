@@ -153,8 +153,8 @@ def _design_car(car: SimpleNamespace, fs: float, poles: np.ndarray) -> SimpleNam
     relative_erb = (car.erb_break_hz + poles) / (car.erb_q * poles)
     min_zeta = car.min_zeta + 0.25 * (relative_erb - car.min_zeta)
     r1, zr = 1.0 - angle * car.max_zeta, angle * (car.max_zeta - min_zeta)
-    if not np.all((r1 > 0.0) & (r1 < 1.0) & (r1 + zr > 0.0) & (r1 + zr < 1.0)):
-        raise ValueError(f"pole radii are between 0 and 1; got {r1} and {r1 + zr}; change zetas.")
+    if not np.all((np.abs(r1) < 1.0) & (np.abs(r1 + zr) < 1.0)):
+        raise ValueError(f"pole radii are less than 1; got {r1} and {r1 + zr}; change the zetas.")
 
     def unity_gain(undamping: float) -> np.ndarray:
         r = r1 + zr * undamping
