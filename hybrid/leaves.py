@@ -1,0 +1,118 @@
+"""State leaves as plain arrays and back: typed PRNG keys, exact dtypes, exact names."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybrid.manifest import CheckpointError, CheckpointMismatch
+from hybrid.paths import named_leaves
+
+Tree = Any
+
+
+def unique_leaves(tree: Tree) -> dict[str, Any]:
+    """Returns `{dotted name: leaf}` in flattening order.
+
+    Raises:
+        CheckpointError: two leaves have the same name.
+    """
+    leaves, count = named_leaves(tree), len(jax.tree.leaves(tree))
+    if len(leaves) != count:
+        raise CheckpointError(
+            f"leaf names must differ, but {count} leaves have {len(leaves)} names: is there a dot "
+            "in a dictionary key?"
+        )
+    return leaves
+
+
+def encode(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns the array to store for a leaf, and the leaf's description in the manifest.
+
+    Raises:
+        CheckpointError: the leaf is no array of numbers.
+    """
+    if not isinstance(leaf, jax.Array | np.ndarray):
+        raise CheckpointError(
+            f"a state holds arrays, but {name} is {leaf!r}, a {type(leaf).__name__}: make it one "
+            "with jnp.asarray, or save it in extras"
+        )
+    description: dict[str, Any] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        description["key_impl"] = str(jax.random.key_impl(leaf))
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    if array.dtype.hasobject:
+        raise CheckpointError(f"a state holds numbers, but {name} holds Python objects")
+    return array, description
+
+
+def decode(name: str, array: np.ndarray | None, description: dict[str, Any], like: Any) -> Any:
+    """Returns the leaf that was stored.
+
+    Args:
+        name: its dotted name, for errors.
+        array: what was stored; None for an array without elements.
+        description: its entry in the manifest.
+        like: an array or `jax.ShapeDtypeStruct` that says where it goes: NumPy stays NumPy, and
+            what is committed to a device or has a sharding is put there.
+
+    Raises:
+        CheckpointMismatch: JAX here cannot hold the dtype.
+    """
+    shape, dtype = tuple(description["shape"]), description["dtype"]
+    if "key_impl" in description:
+        if array is None:
+            return jnp.empty(shape, like.dtype)
+        leaf = jax.random.wrap_key_data(jnp.array(array), impl=description["key_impl"])
+    else:
+        array = np.empty(shape, jnp.dtype(dtype)) if array is None else array
+        # A copy, so that nothing else refers to a buffer that the first step will donate.
+        leaf = array if isinstance(like, np.ndarray) else jnp.array(array, copy=True)
+    if (str(leaf.dtype), leaf.shape) != (dtype, shape):
+        raise CheckpointMismatch(
+            f"{name} was saved as {show(description)}, and JAX here makes it "
+            f"{leaf.dtype}{list(leaf.shape)}: 64-bit types need jax.enable_x64(True)"
+        )
+    committed = getattr(like, "committed", isinstance(like, jax.ShapeDtypeStruct))
+    sharding = getattr(like, "sharding", None) if committed else None
+    return leaf if sharding is None else jax.device_put(leaf, sharding)
+
+
+def require_match(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Compares the leaves of a checkpoint with those asked for.
+
+    Args:
+        path: the checkpoint, for the error.
+        saved: descriptions from the manifest.
+        asked: the leaves of the state asked for, by name.
+
+    Raises:
+        CheckpointMismatch: names every leaf that is missing, left over, or of other shape or dtype.
+    """
+    wanted = {
+        name: {"shape": jnp.shape(leaf), "dtype": getattr(leaf, "dtype", type(leaf).__name__)}
+        for name, leaf in asked.items()
+    }
+    lines = []
+    for name in sorted(saved | wanted):
+        if name not in saved:
+            lines.append(f"  {name}: not in the checkpoint, asked for {show(wanted[name])}")
+        elif name not in wanted:
+            lines.append(f"  {name}: saved {show(saved[name])}, not asked for")
+        elif show(saved[name]) != show(wanted[name]):
+            lines.append(f"  {name}: saved {show(saved[name])}, asked for {show(wanted[name])}")
+    if lines:
+        raise CheckpointMismatch(
+            f"checkpoint {path} is of another state; leaves that differ: {len(lines)}\n"
+            + "\n".join(lines)
+            + "\nNothing was restored. Use the config (physics, learner, optimizers, precision) "
+            "that it was written with, or another work directory."
+        )
+
+
+def show(description: dict[str, Any]) -> str:
+    """Writes a leaf's type as `float32[71,3]`."""
+    return f"{description['dtype']}[{','.join(map(str, description['shape']))}]"

@@ -1,0 +1,109 @@
+"""The contents list of a checkpoint: format, leaves, and a checksum for every file and itself."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+
+_NAME = "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read."""
+
+
+class CheckpointNotFound(CheckpointError, FileNotFoundError):
+    """There is no such checkpoint."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """A file of the checkpoint is missing, truncated or changed."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The checkpoint holds other leaves than the state asked for."""
+
+
+def write_manifest(path: Path, step: int, leaves: dict[str, Any]) -> None:
+    """Lists and checksums all files below `path`, then has everything there synced to the disk.
+
+    Args:
+        path: directory of a checkpoint, complete but for its manifest.
+        step: steps done.
+        leaves: `{dotted name: {"shape": [...], "dtype": "..."}}`.
+    """
+    files = sorted(item for item in path.rglob("*") if item.is_file())
+    manifest = {
+        "format": FORMAT_VERSION,
+        "step": step,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "orbax-checkpoint")
+        },
+        "leaves": leaves,
+        "files": {str(item.relative_to(path)): _describe_file(item) for item in files},
+    }
+    manifest["sha256"] = _own_checksum(manifest)
+    (path / _NAME).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    for item in [path, *path.rglob("*")]:
+        descriptor = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Reads and checks the manifest and every file that it lists.
+
+    Args:
+        path: directory of a checkpoint.
+
+    Raises:
+        CheckpointDamaged: the manifest or a file is missing, truncated or changed; all are named.
+        CheckpointError: a newer release wrote it.
+    """
+    try:
+        manifest = json.loads((path / _NAME).read_text(encoding="utf-8"))
+        checksum = manifest.pop("sha256")
+        if checksum != _own_checksum(manifest):
+            raise ValueError("its checksum is wrong")
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointDamaged(f"checkpoint {path} is damaged:\n  {_NAME}: {error}") from error
+    if manifest["format"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"checkpoint {path} has format {manifest['format']}, and this release reads up to "
+            f"{FORMAT_VERSION}: install the release that wrote it, or a newer one"
+        )
+    problems = [
+        f"  {name}: {problem}"
+        for name, expected in manifest["files"].items()
+        if (problem := _check_file(path / name, expected))
+    ]
+    if problems:
+        raise CheckpointDamaged("\n".join([f"checkpoint {path} is damaged:", *problems]))
+    return manifest
+
+
+def _own_checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": checksum}
+
+
+def _check_file(path: Path, expected: dict[str, Any]) -> str | None:
+    try:
+        if not path.is_file():
+            return "missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{path.stat().st_size} bytes, not {expected['bytes']}"
+        return None if _describe_file(path) == expected else "its checksum is wrong"
+    except OSError as error:
+        return f"cannot be read: {error}"
