@@ -18,14 +18,9 @@ from collections.abc import Mapping
 import soundfile
 
 # One ASCII spelling for each bopomofo letter, so that file names survive any archive or disk.
-LETTERS = dict(
-    zip(
-        "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙㄚㄛㄜㄝㄞㄟㄠㄡㄢㄣㄤㄥㄦㄧㄨㄩ",
-        "b p m f d t n l g k h j q x zh ch sh r z c s a o e eh ai ei ao ou an en ang eng er i u v"
-        "".split(),
-        strict=True,
-    )
-)
+_BOPOMOFO = "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙㄚㄛㄜㄝㄞㄟㄠㄡㄢㄣㄤㄥㄦㄧㄨㄩ"
+_ASCII = "b p m f d t n l g k h j q x zh ch sh r z c s a o e eh ai ei ao ou an en ang eng er i u v"
+LETTERS = dict(zip(_BOPOMOFO, _ASCII.split(), strict=True))
 COLUMNS = ("file", "folder", "syllable", "tone", "split", "frames")
 
 
@@ -86,7 +81,7 @@ def build(source: pathlib.Path, target: pathlib.Path) -> None:
     splits = split_syllables({syllable: frozenset(seen) for syllable, seen in tones.items()})
 
     (target / "clips").mkdir(parents=True)
-    with open(target / "index.csv", "w", newline="", encoding="utf-8") as stream:
+    with (target / "index.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         for folder, (syllable, tone) in sorted(parsed.items(), key=lambda item: item[1]):
@@ -99,7 +94,8 @@ def build(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Runs from the command line."""
+    parser = argparse.ArgumentParser(description="Writes the corpus of spoken tones.")
     parser.add_argument("source", type=pathlib.Path, help="the package's folder `ogg`")
     parser.add_argument("target", type=pathlib.Path, help="folder of the corpus, to be made")
     arguments = parser.parse_args()

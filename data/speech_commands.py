@@ -1,0 +1,140 @@
+"""Serves Speech Commands: torchaudio knows files, labels and splits, soundfile decodes."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from data.source import AudioSource, ClipDataset, DataRootError, check_split
+from data.torchaudio_compat import load_torchaudio
+from data.transforms import Transform, build
+
+FILE_RATE_HZ = 16_000
+_FOLDER = pathlib.Path("SpeechCommands")
+_VERSION = "speech_commands_v0.02"
+_SUBSETS = {"train": "training", "validation": "validation", "test": "testing"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeechCommands(AudioSource):
+    """One-second words by many speakers (Warden, 2018, CC BY 4.0), split by speaker.
+
+    Attributes:
+        root: folder that holds `SpeechCommands/speech_commands_v0.02`, as torchaudio lays it out.
+        sample_rate_hz: see `AudioSource`, as the other fields.
+        seconds: none of the corpus is longer than 1 s.
+        words: classes, in the order of their labels; `None`: every word there is, sorted.
+        download: fetch the whole corpus (2.3 GB) into `root` if it is not there.
+    """
+
+    sample_rate_hz: float = FILE_RATE_HZ
+    seconds: float = 1.0
+    words: Sequence[str] | None = None
+    download: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.download and self.root and not self._folder.is_dir():
+            _download(self._folder.parent.parent)
+        self._check_root()
+        _ = self.class_names, self.transforms  # whatever is wrong with them is said now
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The word of each label."""
+        spoken = sorted(
+            folder.name
+            for folder in self._folder.iterdir()
+            if folder.is_dir() and not folder.name.startswith("_")
+        )
+        if self.words is None:
+            return tuple(spoken)
+        if not self.words or len(set(self.words)) != len(self.words):
+            raise ValueError(f"words are one or more, without repetition; got {list(self.words)}")
+        if missing := sorted(set(self.words) - set(spoken)):
+            raise ValueError(
+                f"every word must have a folder in {self._folder}; {', '.join(missing)} has none; "
+                f"choose from {', '.join(spoken)}"
+            )
+        return tuple(self.words)
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """Augmentation of the training split; `background` takes its noise from the corpus."""
+        noise = [str(file) for file in sorted((self._folder / "_background_noise_").glob("*.wav"))]
+        return build(self.augment, int(self.sample_rate_hz), noise, FILE_RATE_HZ)
+
+    def dataset(self, split: str) -> ClipDataset:
+        """Returns the clips of "train", "validation" or "test", in torchaudio's order.
+
+        Raises:
+            DataRootError: the list of a split is missing, or holds no clip of the chosen words.
+        """
+        check_split(split)
+        names, labels = [], []
+        label_of = {word: label for label, word in enumerate(self.class_names)}
+        corpus = self._corpus(_SUBSETS[split])
+        for index in range(len(corpus)):
+            file, _, word, _, _ = corpus.get_metadata(index)
+            if word in label_of:
+                names.append(file)
+                labels.append(label_of[word])
+        if not names:
+            raise DataRootError(
+                f"a split must hold clips; {self._folder} has none of "
+                f"{', '.join(self.class_names)} in {split!r}; choose other words or another root"
+            )
+        return self.clips(self._folder.parent, names, labels, FILE_RATE_HZ)
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        """The folder of the words."""
+        return pathlib.Path(self.root or "").expanduser() / _FOLDER / _VERSION
+
+    def _corpus(self, subset: str) -> Any:
+        """Returns torchaudio's view of one subset."""
+        load_torchaudio()
+        from torchaudio.datasets import SPEECHCOMMANDS
+
+        try:
+            return SPEECHCOMMANDS(self._folder.parent.parent, url=_VERSION, subset=subset)
+        except OSError as error:
+            raise DataRootError(
+                "Speech Commands lists its splits in validation_list.txt and testing_list.txt; "
+                f"{error}; take these files from the original corpus"
+            ) from error
+
+    def _check_root(self) -> None:
+        """Raises DataRootError unless `root` holds the corpus."""
+        way_out = (
+            "set --config.data.root=DIR to the folder that holds it, or fetch it (2.3 GB) with "
+            """--data_kwargs='{"download": true}'"""
+        )
+        rule = f"Speech Commands is read from ROOT/{_FOLDER}/{_VERSION}/WORD/*.wav"
+        if not self.root:
+            raise DataRootError(f"{rule}; no root was given; {way_out}")
+        if not self._folder.is_dir():
+            state = (
+                "exists but lacks that folder"
+                if self._folder.parent.parent.is_dir()
+                else ("does not exist")
+            )
+            raise DataRootError(f"{rule}; the root {self.root!r} {state}; {way_out}")
+        if next(self._folder.glob("[!_]*/*.wav"), None) is None:
+            raise DataRootError(f"{rule}; {self._folder} holds no clip; {way_out}")
+
+
+def _download(root: pathlib.Path) -> None:
+    """Fetches and unpacks the corpus; its folder appears only when it is complete."""
+    load_torchaudio()
+    from torchaudio.datasets import SPEECHCOMMANDS
+
+    partial = root / ".download"
+    # An unpacking that was cut short would count as complete; the archive itself may stay.
+    shutil.rmtree(partial / _FOLDER, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    SPEECHCOMMANDS(partial, url=_VERSION, download=True)
+    (root / _FOLDER).mkdir(exist_ok=True)
+    (partial / _FOLDER / _VERSION).rename(root / _FOLDER / _VERSION)
+    shutil.rmtree(partial)
