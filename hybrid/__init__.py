@@ -4,6 +4,7 @@ from hybrid.build import BuildError, Experiment, build
 from hybrid.config import default_config
 from hybrid.evaluation import evaluate
 from hybrid.fit import fit
+from hybrid.inspection import moved_parameters, with_initial_physics
 from hybrid.load import Run, load
 from hybrid.optimizers import build_optimizer
 from hybrid.state import Branch, HybridState
@@ -27,4 +28,6 @@ __all__ = [
     "fit",
     "load",
     "make_step",
+    "moved_parameters",
+    "with_initial_physics",
 ]

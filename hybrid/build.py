@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from hybrid.config import check_config, unknown_name_message
@@ -159,9 +159,9 @@ def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str)
 
 def batch_shapes(source: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a training batch, read off one item of the data."""
-    item = source.dataset("train")[0]
+    item = {"ids": np.int32(0), "weights": np.float32(1), **source.dataset("train")[0]}
     return {
-        name: jax.ShapeDtypeStruct((batch_size, *jnp.shape(value)), value.dtype)
+        name: jax.ShapeDtypeStruct((batch_size, *np.shape(value)), value.dtype)
         for name, value in item.items()
     }
 

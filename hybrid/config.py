@@ -37,7 +37,6 @@ def default_config() -> ConfigDict:
                 "root": "",
                 "kwargs": {},
                 "num_workers": 2,
-                "transforms": (),
             },
             "physics_optimizer": _optimizer_config(1e-3),
             "learner_optimizer": _optimizer_config(1e-3),

@@ -11,8 +11,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from data.loader import Loader
-from data.prefetch import prefetch
-from hybrid.build import Experiment, batch_shapes, build, resolve
+from data.prefetch import Prefetch
+from hybrid.build import Experiment, batch_shapes, build
 from hybrid.checkpoints import Checkpoints
 from hybrid.evaluation import evaluate
 from hybrid.optimizers import BranchOptimizer, build_optimizer
@@ -90,9 +90,7 @@ def _fit(experiment: Experiment, workdir: pathlib.Path) -> HybridState:
         stack.callback(checkpoints.close)
         writer = stack.enter_context(contextlib.closing(Writer(workdir, first_step)))
         progress = stack.enter_context(Progress(config.num_steps, first_step))
-        train_loader = stack.enter_context(
-            contextlib.closing(training_loader(experiment, position))
-        )
+        stream = stack.enter_context(Prefetch(training_loader(experiment, position)))
         valid_loader = evaluation_loader(experiment, "validation")
         if first_step == 0:
             writer.text(0, "config", f"```json\n{config.to_json(indent=2)}\n```")
@@ -101,10 +99,9 @@ def _fit(experiment: Experiment, workdir: pathlib.Path) -> HybridState:
         clock = _Clock(source, config.batch_size)
 
         def save() -> None:
-            extras = {"book": dataclasses.asdict(book), "position": train_loader.position()}
+            extras = {"book": dataclasses.asdict(book), "position": stream.position()}
             checkpoints.save(int(state.step), state, extras)
 
-        stream = stack.enter_context(contextlib.closing(prefetch(train_loader)))
         for step in range(first_step, config.num_steps):
             if book.stopped:
                 break
@@ -185,16 +182,12 @@ def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, B
 def training_loader(experiment: Experiment, position: dict[str, Any] | None = None) -> Loader:
     """The endless loader of the training split, from `position` on."""
     config = experiment.config
-    transforms = tuple(
-        resolve(target, "config.data.transforms")(**kwargs)
-        for target, kwargs in config.data.transforms
-    )
     return Loader(
         experiment.source.dataset("train"),
         batch_size=config.batch_size,
         seed=config.seed,
         num_workers=config.data.num_workers,
-        transforms=transforms,
+        transforms=getattr(experiment.source, "transforms", ()),
         shuffle=True,
         repeat=True,
         position=position,

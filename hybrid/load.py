@@ -12,6 +12,7 @@ from hybrid.build import Experiment, build
 from hybrid.checkpoints import Checkpoints
 from hybrid.fit import start
 from hybrid.state import HybridState
+from hybrid.workdir import read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +38,11 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
         step: which checkpoint; the newest intact one if None.
 
     Raises:
-        FileNotFoundError: no experiment there, or no checkpoint yet.
+        WorkdirError: no experiment there.
+        FileNotFoundError: no checkpoint yet.
     """
     workdir = pathlib.Path(workdir)
-    config = load_config(workdir)
+    config = ConfigDict(read_config(workdir))
     with jax.enable_x64(config.precision == "float64"):
         experiment = build(config)
         state, _ = start(experiment)
@@ -56,20 +58,7 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
             checkpoints.close()
     rows = workdir / "metrics.jsonl"
     metrics = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
-    parts = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)}
+    parts = {
+        field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)
+    }
     return Run(**parts, workdir=workdir, state=state, metrics=metrics)
-
-
-def load_config(workdir: str | pathlib.Path) -> ConfigDict:
-    """Reads the config of the run in `workdir`.
-
-    Raises:
-        FileNotFoundError: there is no run.
-    """
-    path = pathlib.Path(workdir) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"a work directory must hold config.json, and {workdir} does not: give the --workdir "
-            "of a run that experiments.train has started"
-        )
-    return ConfigDict(json.loads(path.read_text()))

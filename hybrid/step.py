@@ -29,9 +29,7 @@ def make_step(
         physics_optimizer: of the physics branch.
         learner_optimizer: of the learner branch.
     """
-    step = functools.partial(
-        _step, task, physics_optimizer.transform, learner_optimizer.transform
-    )
+    step = functools.partial(_step, task, physics_optimizer.transform, learner_optimizer.transform)
     return jax.jit(
         step, static_argnames=("update_physics", "update_learner"), donate_argnames="state"
     )

@@ -24,8 +24,14 @@ def get_config() -> ConfigDict:
 
     config.data.target = "data.speech_commands:SpeechCommands"
     config.data.root = "datasets"
-    config.data.kwargs = {"sample_rate_hz": 16000, "words": WORDS}
-    config.data.transforms = (("data.transforms:RandomShift", {"max_s": 0.1}),)
+    config.data.kwargs = {
+        "sample_rate_hz": 16000,
+        "words": WORDS,
+        "augment": {
+            "shift": {"seconds": 0.1},
+            "background": {"low_snr_db": 5.0, "high_snr_db": 20.0, "probability": 0.5},
+        },
+    }
 
     config.physics.target = "physics.carfac:Carfac"
     config.physics.kwargs = {"hop_s": 0.01, "window_s": 0.02, "compression": "root"}

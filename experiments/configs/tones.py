@@ -18,8 +18,7 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_steps = 100
 
     config.data.target = "data.tones:SpokenTones"
-    config.data.kwargs = {"sample_rate_hz": 8000}
-    config.data.transforms = (("data.transforms:RandomShift", {"max_s": 0.03}),)
+    config.data.kwargs = {"sample_rate_hz": 8000, "augment": {"shift": {"seconds": 0.03}}}
 
     config.physics.target = "physics.carfac:Carfac"
     config.physics.kwargs = {"hop_s": 0.01, "window_s": 0.02, "compression": "root"}

@@ -1,0 +1,172 @@
+"""The loop from start to end: kill and resume to the bit, logs, plateau, NaN, precision."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import hybrid
+from hybrid.checkpoints import Checkpoints
+from hybrid.fit import evaluation_loader, training_loader
+from hybrid.watch import NonFiniteError
+from hybrid.workdir import WorkdirConflict
+from hybrid.writers import CLOCK_FIELDS
+
+SCRIPT = pathlib.Path(__file__).parent / "run_toy.py"
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def rows(workdir):
+    lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in CLOCK_FIELDS}
+        for line in lines
+    ]
+
+
+def assert_same_state(one, two):
+    def plain(state):
+        return jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+
+    jax.tree.map(np.testing.assert_array_equal, plain(one), plain(two))
+
+
+def launch(config, workdir, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json())
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPT.parent)])}
+    return subprocess.Popen([sys.executable, str(SCRIPT), str(path), str(workdir)], env=env)
+
+
+def kill_after_checkpoint(process, workdir, step):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        folder = pathlib.Path(workdir) / "checkpoints"
+        if folder.exists() and (Checkpoints(folder).latest_step() or 0) >= step:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_run_ends_with_the_same_bits(toy_config, tmp_path):
+    toy_config.data.num_workers = 2
+    # Slow enough that the kill comes before the end.
+    toy_config.num_steps = 400
+    toy_config.checkpoint_every_steps = 50
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = launch(toy_config, killed, tmp_path)
+    kill_after_checkpoint(process, killed, 100)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert launch(toy_config, killed, tmp_path).wait() == 0
+    assert launch(toy_config, whole, tmp_path).wait() == 0
+
+    one, two = hybrid.load(whole), hybrid.load(killed)
+    assert int(one.state.step) == 400
+    assert_same_state(one.state, two.state)
+    assert rows(whole) == rows(killed)
+    positions = [Checkpoints(w / "checkpoints").restore(one.state)[1]["position"] for w in (whole, killed)]
+    assert positions[0] == positions[1]
+    batches = []
+    for run, position in zip((one, two), positions, strict=True):
+        loader = training_loader(run, position)
+        batches.append(next(loader))
+        loader.close()
+    for name in batches[0]:
+        np.testing.assert_array_equal(batches[0][name].numpy(), batches[1][name].numpy())
+
+
+def test_resuming_in_steps_equals_one_run(toy_config, tmp_path):
+    # The schedule's length is part of the run, so it must not follow num_steps here.
+    for branch in ("physics_optimizer", "learner_optimizer"):
+        toy_config[branch].schedule = "constant"
+    whole = hybrid.fit(toy_config, tmp_path / "constant")
+    part = ConfigDict(toy_config.to_dict())
+    part.num_steps = 17
+    hybrid.fit(part, tmp_path / "parts")
+    state = hybrid.fit(toy_config, tmp_path / "parts")
+    assert_same_state(whole, state)
+
+
+def test_the_loss_falls_and_everything_is_logged(toy_config, tmp_path):
+    hybrid.fit(toy_config, tmp_path)
+    run = hybrid.load(tmp_path)
+    train = [row for row in run.metrics if row["split"] == "train"]
+    assert train[-1]["loss"] < 0.7 * train[0]["loss"]
+    assert [row["step"] for row in train] == list(range(5, 45, 5))
+    wanted = {"accuracy", "physics_learning_rate", "learner_learning_rate", "audio_s_per_s"}
+    wanted |= {"learner_gradient_norm", "learner_update_norm", "aliased_bytes_per_batch"}
+    assert wanted <= set(train[0])
+    assert "physics_gradient_norm" not in train[0]  # it starts at step 10
+    assert "physics_gradient_norm" in train[-1]
+    assert train[0]["copied_bytes_per_batch"] == 0
+    physics = [row for row in run.metrics if row["split"] == "physics"]
+    assert 0.1 < physics[-1]["physics/gain/mean"] < 2.0
+    assert {row["split"] for row in run.metrics} == {"train", "validation", "physics"}
+    moved = hybrid.moved_parameters(run)
+    assert {row["name"] for row in moved} == {"gain", "health"}
+    assert moved[0]["change"] > 0
+
+
+def test_putting_the_initial_physics_back_changes_the_result(toy_config, tmp_path):
+    hybrid.fit(toy_config, tmp_path)
+    run = hybrid.load(tmp_path)
+    trained = hybrid.evaluate(run.task, run.state, evaluation_loader(run, "test"), 2)
+    back = hybrid.evaluate(
+        run.task, hybrid.with_initial_physics(run), evaluation_loader(run, "test"), 2
+    )
+    assert trained["loss"] != back["loss"]
+    assert trained["num_examples"] == 10
+    assert sum(map(sum, trained["confusion"])) == 10
+
+
+def test_a_plateau_stops_the_run(toy_config, tmp_path):
+    toy_config.eval_every_steps = 2
+    toy_config.early_stop_evals = 2
+    toy_config.learner_optimizer.learning_rate = 0.0
+    toy_config.physics_optimizer.learning_rate = 0.0
+    state = hybrid.fit(toy_config, tmp_path)
+    # Batch statistics still settle, so the first evaluations may improve; then nothing does.
+    assert int(state.step) < 40
+    again = hybrid.fit(toy_config, tmp_path)
+    assert int(again.step) == int(state.step)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(toy_config, tmp_path):
+    toy_config.data.kwargs = {"poisoned": 5}
+    toy_config.checkpoint_every_steps = 1
+    with pytest.raises(NonFiniteError) as caught:
+        hybrid.fit(toy_config, tmp_path)
+    message = str(caught.value)
+    assert "loss = nan" in message
+    assert "5" in message.split("batch ids")[1]
+    saved = Checkpoints(tmp_path / "checkpoints").latest_step()
+    assert saved is None or f"step {saved} is kept" in message
+
+
+def test_another_config_is_refused_and_listed(toy_config, tmp_path):
+    toy_config.num_steps = 4
+    hybrid.fit(toy_config, tmp_path)
+    toy_config.learner_optimizer.learning_rate = 0.01
+    with pytest.raises(WorkdirConflict, match="learner_optimizer.learning_rate: 0.05 -> 0.01"):
+        hybrid.fit(toy_config, tmp_path)
+    toy_config.num_steps = 6
+    hybrid.fit(toy_config, tmp_path, allow_config_change=True)
+
+
+def test_float64_all_the_way(toy_config, tmp_path):
+    toy_config.precision = "float64"
+    toy_config.num_steps = 12
+    hybrid.fit(toy_config, tmp_path)
+    run = hybrid.load(tmp_path)
+    for leaf in jax.tree.leaves((run.state.physics.params, run.state.learner.params)):
+        assert leaf.dtype == np.float64
+    assert jax.numpy.zeros(()).dtype == np.float32
