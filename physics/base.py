@@ -23,19 +23,45 @@ class PhysicsModule(Protocol):
     """What the training loop asks of a physics module; `Physics` explains each member."""
 
     @property
-    def sample_rate_hz(self) -> float: ...  # noqa: D102
+    def sample_rate_hz(self) -> float:
+        """Samples of audio per second."""
+        ...
+
     @property
-    def hop_samples(self) -> int: ...  # noqa: D102
+    def hop_samples(self) -> int:
+        """Samples per frame."""
+        ...
+
     @property
-    def causal(self) -> bool: ...  # noqa: D102
-    def num_frames(self, num_samples: int) -> int: ...
-    def init(self, key: Any) -> Params: ...
-    def physical(self, params: Params) -> Params: ...
-    def specs(self) -> Params: ...
-    def init_state(self, batch_shape: Any) -> State: ...
+    def causal(self) -> bool:
+        """May it be streamed?"""
+        ...
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of features from so many samples."""
+        ...
+
+    def init(self, key: Any) -> Params:
+        """Initial params."""
+        ...
+
+    def physical(self, params: Params) -> Params:
+        """Params in physical units."""
+        ...
+
+    def specs(self) -> Params:
+        """A `Parameter` for each leaf."""
+        ...
+
+    def init_state(self, batch_shape: Any) -> State:
+        """Memories at rest."""
+        ...
+
     def apply(
         self, params: Params, inputs: Any, state: State = None, lengths: Any = None
-    ) -> tuple[Outputs, State]: ...
+    ) -> tuple[Outputs, State]:
+        """Runs the module."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +90,7 @@ class Physics(abc.ABC):
       causal: may it be streamed, passing `state` on from piece to piece?
     """
 
-    sample_rate_hz: float = 16000.0
+    sample_rate_hz: float | int = 16000.0
 
     causal: ClassVar[bool] = True
 

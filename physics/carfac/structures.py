@@ -8,9 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING, Any
 
 import flax.struct
 from jaxtyping import Array, Float, Int
+
+if TYPE_CHECKING:
+    PerChannel = Float[Array, "ears channels"]
+    PerClass = Float[Array, "ears channels classes"]
+    PerStage = Float[Array, "stages ears"]
+    PerEar = Float[Array, " ears"]
+    Field = Float[Array, "batch ears channels"]
+    Stages = Float[Array, "batch stages ears channels"]
+    Fibres = Float[Array, "batch ears channels classes"]
+    Count = Int[Array, ""]
+else:
+    # Under `jax.tree.map` a field may hold a shape or a mask: nothing is checked at run time.
+    PerChannel = PerClass = PerStage = PerEar = Field = Stages = Fibres = Count = Any
 
 IHC_STYLES = ("just_hwr", "one_cap", "two_cap", "two_cap_with_syn")
 OUTPUTS = ("nap", "bm", "ohc", "agc", "receptor_potential", "firings")
@@ -94,19 +108,19 @@ class CarCoefficients:
       ohc_health: 0 (none left) to 1 (healthy); multiplies relative undamping.
     """
 
-    one_minus_cos: Float[Array, "ears channels"]
-    sin: Float[Array, "ears channels"]
-    damping: Float[Array, "ears channels"]
-    undamping_range: Float[Array, "ears channels"]
-    zero: Float[Array, "ears channels"]
-    gain_quadratic: Float[Array, "ears channels"]
-    gain_linear: Float[Array, "ears channels"]
-    gain_constant: Float[Array, "ears channels"]
-    gain_healthy: Float[Array, "ears channels"]
-    velocity_scale: Float[Array, "ears channels"]
-    velocity_offset: Float[Array, "ears channels"]
-    ac_rate: Float[Array, "ears channels"]
-    ohc_health: Float[Array, "ears channels"]
+    one_minus_cos: PerChannel
+    sin: PerChannel
+    damping: PerChannel
+    undamping_range: PerChannel
+    zero: PerChannel
+    gain_quadratic: PerChannel
+    gain_linear: PerChannel
+    gain_constant: PerChannel
+    gain_healthy: PerChannel
+    velocity_scale: PerChannel
+    velocity_offset: PerChannel
+    ac_rate: PerChannel
+    ohc_health: PerChannel
 
 
 @flax.struct.dataclass
@@ -127,15 +141,15 @@ class IhcCoefficients:
       out2_rate, in2_rate, rest_cap2: both two_caps.
     """
 
-    lpf_rate: Float[Array, "ears channels"] | None = None
-    out1_rate: Float[Array, "ears channels"] | None = None
-    in1_rate: Float[Array, "ears channels"] | None = None
-    out2_rate: Float[Array, "ears channels"] | None = None
-    in2_rate: Float[Array, "ears channels"] | None = None
-    output_gain: Float[Array, "ears channels"] | None = None
-    rest_output: Float[Array, "ears channels"] | None = None
-    rest_cap1: Float[Array, "ears channels"] | None = None
-    rest_cap2: Float[Array, "ears channels"] | None = None
+    lpf_rate: PerChannel | None = None
+    out1_rate: PerChannel | None = None
+    in1_rate: PerChannel | None = None
+    out2_rate: PerChannel | None = None
+    in2_rate: PerChannel | None = None
+    output_gain: PerChannel | None = None
+    rest_output: PerChannel | None = None
+    rest_cap1: PerChannel | None = None
+    rest_cap2: PerChannel | None = None
 
 
 @flax.struct.dataclass
@@ -154,17 +168,17 @@ class SynapseCoefficients:
       v_width, feedback_gain, output_gain, reservoir_rate, lpf_rate, rest_output: `[E, C]`.
     """
 
-    n_fibers: Float[Array, "ears channels classes"]
-    v_half: Float[Array, "ears channels classes"]
-    rest_probability: Float[Array, "ears channels classes"]
-    rest_reservoir: Float[Array, "ears channels classes"]
-    agc_weights: Float[Array, "ears channels classes"]
-    v_width: Float[Array, "ears channels"]
-    feedback_gain: Float[Array, "ears channels"]
-    output_gain: Float[Array, "ears channels"]
-    reservoir_rate: Float[Array, "ears channels"]
-    lpf_rate: Float[Array, "ears channels"]
-    rest_output: Float[Array, "ears channels"]
+    n_fibers: PerClass
+    v_half: PerClass
+    rest_probability: PerClass
+    rest_reservoir: PerClass
+    agc_weights: PerClass
+    v_width: PerChannel
+    feedback_gain: PerChannel
+    output_gain: PerChannel
+    reservoir_rate: PerChannel
+    lpf_rate: PerChannel
+    rest_output: PerChannel
 
 
 @flax.struct.dataclass
@@ -188,13 +202,13 @@ class AgcCoefficients:
       stage_gain, detect_scale: `[E]`.
     """
 
-    epsilon: Float[Array, "stages ears"]
-    fir_low: Float[Array, "stages ears"]
-    fir_middle: Float[Array, "stages ears"]
-    fir_high: Float[Array, "stages ears"]
-    mix: Float[Array, "stages ears"]
-    stage_gain: Float[Array, " ears"]
-    detect_scale: Float[Array, " ears"]
+    epsilon: PerStage
+    fir_low: PerStage
+    fir_middle: PerStage
+    fir_high: PerStage
+    mix: PerStage
+    stage_gain: PerEar
+    detect_scale: PerEar
 
 
 @flax.struct.dataclass
@@ -231,21 +245,21 @@ class State:
         the sample that makes it a multiple of decimations[0] * ... * decimations[s].
     """
 
-    z1: Float[Array, "batch ears channels"]
-    z2: Float[Array, "batch ears channels"]
-    z2_before: Float[Array, "batch ears channels"]
-    undamping: Float[Array, "batch ears channels"]
-    undamping_step: Float[Array, "batch ears channels"]
-    gain: Float[Array, "batch ears channels"]
-    gain_step: Float[Array, "batch ears channels"]
-    ac: Float[Array, "batch ears channels"]
-    agc_memory: Float[Array, "batch stages ears channels"]
-    agc_sum: Float[Array, "batch stages ears channels"]
-    phase: Int[Array, ""]
-    stage_out: Float[Array, "batch ears channels"] | None = None
-    cap1: Float[Array, "batch ears channels"] | None = None
-    cap2: Float[Array, "batch ears channels"] | None = None
-    lpf1: Float[Array, "batch ears channels"] | None = None
-    lpf2: Float[Array, "batch ears channels"] | None = None
-    reservoir: Float[Array, "batch ears channels classes"] | None = None
-    fibre_lpf: Float[Array, "batch ears channels classes"] | None = None
+    z1: Field
+    z2: Field
+    z2_before: Field
+    undamping: Field
+    undamping_step: Field
+    gain: Field
+    gain_step: Field
+    ac: Field
+    agc_memory: Stages
+    agc_sum: Stages
+    phase: Count
+    stage_out: Field | None = None
+    cap1: Field | None = None
+    cap2: Field | None = None
+    lpf1: Field | None = None
+    lpf2: Field | None = None
+    reservoir: Fibres | None = None
+    fibre_lpf: Fibres | None = None

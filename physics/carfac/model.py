@@ -1,0 +1,249 @@
+"""Exists to make CAR-FAC a physics module: parameters in, cochleagrams out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from physics.base import Physics, frame_mask, sample_mask
+from physics.carfac import checks, design, framing, rest, scan, setup
+from physics.carfac import parameters as tables
+from physics.carfac.structures import Coefficients, State, Structure
+
+if TYPE_CHECKING:
+    FullRate = Float[Array, "batch time ears channels"]
+    FullRateByClass = Float[Array, "batch time ears channels classes"]
+else:
+    FullRate = FullRateByClass = Any  # pytree fields hold anything under `jax.tree.map`
+
+
+@flax.struct.dataclass
+class CarfacOutputs:
+    """What `Carfac.run` gives; a field that was not asked for is None.
+
+    Attributes:
+      nap: neural activity pattern, 0 at rest.
+      bm: basilar membrane displacement.
+      ohc: what the outer hair cells feel the velocity of (z2, one sample ago).
+      agc: undamping that the gain control leaves to them.
+      receptor_potential: of the inner hair cells, 0 at rest (two-cap styles).
+      firings: action potentials of all fibres of a class, per sample (two_cap_with_syn).
+    """
+
+    nap: FullRate | None = None
+    bm: FullRate | None = None
+    ohc: FullRate | None = None
+    agc: FullRate | None = None
+    receptor_potential: FullRate | None = None
+    firings: FullRateByClass | None = None
+
+
+@flax.struct.dataclass
+class FramedState:
+    """State of a framed model: the cochlea's, and the activity that later windows still see."""
+
+    cochlea: State
+    past: FullRate
+
+
+@dataclasses.dataclass(frozen=True)
+class Carfac(Physics):
+    """A differentiable cochlea: cascade of asymmetric resonators with fast-acting compression.
+
+    Attributes:
+      sample_rate_hz: 8 kHz to 96 kHz.
+      n_ears: ears that share one gain control.
+      ihc: "just_hwr", "one_cap", "two_cap" or "two_cap_with_syn".
+      use_delay_buffer: a sample of delay between stages, so that none waits for another.
+      open_loop: gain control does not act on the cochlea.
+      linear_car: outer hair cells do not saturate.
+      initial: initial physical values by path, {"car.ohc_health": 0.5}; per ear and channel
+        where the parameter has them: a scalar, `[ears, 1]`, `[channels]` or `[ears, channels]`.
+      settled: start from the equilibrium of silence; else from google/carfac's initial state,
+        whose gains are those of healthy hair cells.
+      kernel: "auto", "native" or "xla".
+      full_scale_db_spl: level in dB SPL of a peak of 1.0 in the audio. The model itself takes 1.0
+        as 100 dB SPL, so audio is multiplied by 10 ** ((full_scale_db_spl - 100) / 20).
+      hop_s: seconds per frame; None gives full rate. Rounded to a whole number of samples.
+      window_s: seconds a frame looks back, a multiple of the hop (rounded); None is two hops.
+      window: "hann" or "boxcar", normalised to give means.
+      compression: of frames: "none", "root" or "log".
+      min_pole_hz: channels of the initial map end above this frequency.
+      agc_decimations: per stage of gain control, fast to slow, updates of the stage before (the
+        first: samples) per update; its length is the number of stages, () for no gain control.
+      healthy_fibres: fibres per class and channel of an ear without synaptopathy.
+    """
+
+    sample_rate_hz: float | int = 22050.0
+    n_ears: int = 1
+    ihc: str = "two_cap"
+    use_delay_buffer: bool = False
+    open_loop: bool = False
+    linear_car: bool = False
+    initial: Any = ()
+    settled: bool = False
+    kernel: str = "auto"
+    full_scale_db_spl: float | int = 100.0
+    hop_s: float | int | None = None
+    window_s: float | int | None = None
+    window: str = "hann"
+    compression: str = "none"
+    min_pole_hz: float | int = 30.0
+    agc_decimations: Sequence[int] = (8, 2, 2, 2)
+    healthy_fibres: Sequence[float] = tables.HEALTHY_FIBRES
+
+    def __post_init__(self):
+        object.__setattr__(self, "initial", setup.hashable(self.initial))
+        object.__setattr__(self, "agc_decimations", tuple(self.agc_decimations))
+        object.__setattr__(self, "healthy_fibres", tuple(map(float, self.healthy_fibres)))
+        for name in ("sample_rate_hz", "full_scale_db_spl", "min_pole_hz", "hop_s", "window_s"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
+        checks.check_fields(self)
+        setup.prepare(self)  # raises what is wrong with `initial` now, not at the first use
+
+    @property
+    def structure(self) -> Structure:
+        """What is discrete: channels, stages, taps."""
+        return setup.prepare(self).structure
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples of audio per frame."""
+        return 1 if self.hop_s is None else max(1, round(self.hop_s * self.sample_rate_hz))
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of audio that a frame looks at."""
+        if self.window_s is None:
+            return 2 * self.hop_samples
+        return self.hop_samples * max(
+            1, round(self.window_s * self.sample_rate_hz / self.hop_samples)
+        )
+
+    def specs(self) -> Mapping[str, Any]:
+        """`Parameter` of every trainable physical value."""
+        return setup.prepare(self).specs()
+
+    def init(self, key: Any = None) -> Mapping[str, Any]:
+        """The initial params: google/carfac's defaults, or as `initial` says. `key` is not used."""
+        del key
+        return self.raw(setup.prepare(self).initial())
+
+    def design(self, params: Any) -> Coefficients:
+        """Coefficients of the filters; differentiable."""
+        return self._design(self.physical(params))
+
+    def _design(self, physical: Any) -> Coefficients:
+        return design.design(physical, self.structure, self.min_pole_hz, tuple(self.healthy_fibres))
+
+    def channel_frequencies_hz(self, params: Any) -> Float[Array, "*ears channels"]:
+        """Pole frequencies, base to apex: `[channels]`, or `[ears, channels]` for several ears."""
+        car = self.physical(params)["car"]
+        poles = design.pole_frequencies_hz(car, self.structure, self.min_pole_hz)
+        return poles[0] if self.n_ears == 1 else poles
+
+    def init_state(self, batch_shape: Any, params: Any = None) -> State | FramedState:
+        """The state at the beginning of clips.
+
+        Args:
+          batch_shape: number of clips, an int or a tuple of one.
+          params: whose gains and equilibria to start from; None means the initial ones.
+        """
+        batch = batch_shape if isinstance(batch_shape, int) else int(np.prod(batch_shape))
+        coefficients = self.design(self.init() if params is None else params)
+        return self._framed(rest.initial_state(coefficients, self.structure, batch, self.settled))
+
+    def _framed(self, cochlea: State) -> State | FramedState:
+        if self.hop_s is None:
+            return cochlea
+        batch, ears, channels = cochlea.z1.shape
+        past = (batch, self.window_samples - self.hop_samples, ears, channels)
+        return FramedState(cochlea, jnp.zeros(past, cochlea.z1.dtype))
+
+    def run(
+        self,
+        params: Any,
+        audio: Float[Array, "batch time"] | Float[Array, "batch time ears"],
+        state: State | None = None,
+        outputs: tuple[str, ...] = ("nap",),
+        lengths: Any = None,
+    ) -> tuple[CarfacOutputs, State]:
+        """Everything a hearing scientist asks for, at full rate.
+
+        Args:
+          params: as from `init`.
+          audio: full scale 1.0; `[batch, time, ears]` for several ears.
+          state: from an earlier piece, of any length; None starts afresh.
+          outputs: names of the fields wanted; the others cost nothing.
+          lengths: `[batch]` valid samples; outputs are 0 beyond.
+
+        Returns:
+          The outputs and the state after the piece.
+        """
+        checks.check_outputs(outputs, self.ihc)
+        checks.check_audio(audio, self.n_ears)
+        coefficients = self.design(params)
+        dtype = coefficients.car.sin.dtype
+        audio = jnp.asarray(audio, dtype)
+        audio = audio[..., None] if audio.ndim == 2 else audio
+        mask = None
+        if lengths is not None:
+            mask = sample_mask(audio.shape[1], lengths)
+            audio = jnp.where(mask[:, :, None], audio, 0)
+        audio = audio * 10 ** ((self.full_scale_db_spl - 100) / 20)
+        fresh = state is None
+        if state is None:
+            state = rest.initial_state(coefficients, self.structure, audio.shape[0], self.settled)
+        given, state = scan.run(
+            coefficients, self.structure, state, audio, tuple(outputs), aligned=fresh
+        )
+        if mask is not None:
+            given = {
+                name: jnp.where(mask.reshape(mask.shape + (1,) * (value.ndim - 2)), value, 0)
+                for name, value in given.items()
+            }
+        return CarfacOutputs(**given), state
+
+    def apply(self, params: Any, inputs: Any, state: Any = None, lengths: Any = None) -> Any:
+        """Neural activity: full rate, or in frames if `hop_s` is given.
+
+        Args:
+          params: as from `init`.
+          inputs: audio `[batch, time]` or `[batch, time, ears]`.
+          state: from an earlier piece. Framed pieces are multiples of `hop_samples`; what is left
+            over at the end of the last one makes no frame.
+          lengths: `[batch]` valid samples; frames that end beyond are 0.
+
+        Returns:
+          Features `[batch, frames, channels]` (`[batch, frames, ears, channels]` for several ears),
+          and the state.
+        """
+        if self.hop_s is None:
+            out, state = self.run(params, inputs, state, ("nap",), lengths)
+            features = out.nap
+        else:
+            checks.check_audio(inputs, self.n_ears)
+            if state is not None:
+                checks.check_piece(inputs.shape[1], self.hop_samples)
+            features, state = self._frames(params, inputs, state, lengths)
+        return (features[:, :, 0] if self.n_ears == 1 else features), state
+
+    def _frames(self, params: Any, audio: Any, state: FramedState | None, lengths: Any):
+        hop, n_frames = self.hop_samples, self.num_frames(audio.shape[1])
+        cochlea = None if state is None else state.cochlea
+        out, cochlea = self.run(params, audio, cochlea, ("nap",), lengths)
+        past = self._framed(cochlea).past if state is None else state.past
+        segments = framing.window_segments(self.window, self.window_samples, hop)
+        framed, past = framing.frames(out.nap[:, : n_frames * hop], segments, past)
+        framed = framing.compress(framed, self.compression)
+        if lengths is not None:
+            mask = frame_mask(n_frames, hop, lengths)
+            framed = jnp.where(mask[:, :, None, None], framed, 0)
+        return framed, FramedState(cochlea, past)

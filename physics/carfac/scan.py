@@ -1,0 +1,177 @@
+"""Exists to run CAR-FAC on any XLA device, and with any of JAX's transformations.
+
+An outer scan over blocks, the time between two updates of the gain control; within it a scan over
+samples. Blocks are checkpointed: a gradient keeps the state once per block and recomputes
+the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from physics.carfac import agc, car, ihc, synapse
+from physics.carfac.structures import Coefficients, State, Structure
+
+
+def run(
+    coefficients: Coefficients,
+    structure: Structure,
+    state: State,
+    audio: Float[Array, "batch time ears"],
+    outputs: tuple[str, ...],
+    aligned: bool = False,
+) -> tuple[dict[str, Array], State]:
+    """Runs the model over a piece of audio.
+
+    Args:
+      coefficients: from `design`.
+      structure: what is discrete.
+      state: before the piece.
+      audio: in the dtype of the coefficients, at least one sample.
+      outputs: which of `structures.OUTPUTS` to give; what is not asked for is not stored.
+      aligned: the caller knows that `state.phase` is a multiple of `structure.block_samples`
+        (a fresh state, say); saves the masking of partial blocks.
+
+    Returns:
+      `[batch, time, ears, channels]` for each output (firings `[..., classes]`), and the state
+      after the piece.
+    """
+    batch, n_samples, n_ears = audio.shape
+    size = structure.block_samples
+    wide = _Wide(coefficients, structure, outputs)
+    by_time = jnp.moveaxis(audio, 1, 0)
+    if structure.open_loop or not structure.n_stages:
+        zero = jnp.zeros_like(state.gain_step)
+        state = state.replace(undamping_step=zero, gain_step=zero)
+    if aligned:
+        n_blocks, rest = divmod(n_samples, size)
+        pieces = []
+        if n_blocks:
+            blocks = by_time[: n_blocks * size].reshape(n_blocks, size, batch, n_ears)
+            state, piece = lax.scan(jax.checkpoint(wide.block), state, (blocks, None))
+            pieces.append(_join(piece))
+        if rest:
+            state, piece = wide.block(state, (by_time[n_blocks * size :], None))
+            pieces.append(piece)
+        joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+    else:
+        # The piece may begin and end within a block: shift it to where its blocks begin, and let
+        # samples that are not its own leave no trace.
+        n_blocks = (n_samples + 2 * (size - 1)) // size
+        offset = state.phase % size
+        padded = jnp.zeros((n_blocks * size, batch, n_ears), audio.dtype)
+        padded = lax.dynamic_update_slice_in_dim(padded, by_time, offset, axis=0)
+        index = jnp.arange(n_blocks * size)
+        valid = (index >= offset) & (index < offset + n_samples)
+        blocks = padded.reshape(n_blocks, size, batch, n_ears)
+        xs = (blocks, valid.reshape(n_blocks, size))
+        state, piece = lax.scan(jax.checkpoint(wide.block), state, xs)
+        joined = jax.tree.map(
+            lambda a: lax.dynamic_slice_in_dim(a, offset, n_samples, axis=0), _join(piece)
+        )
+    return {name: jnp.moveaxis(value, 0, 1) for name, value in joined.items()}, state
+
+
+def _join(piece: Any) -> Any:
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), piece)
+
+
+class _Wide:
+    """A model bound to its coefficients, these given an axis for the batch."""
+
+    def __init__(self, coefficients: Coefficients, structure: Structure, outputs: tuple[str, ...]):
+        def with_batch_axis(tree):
+            return jax.tree.map(lambda a: a[None], tree)
+
+        self.car = with_batch_axis(coefficients.car)
+        self.ihc = with_batch_axis(coefficients.ihc)
+        self.synapse = with_batch_axis(coefficients.synapse)
+        self.agc = coefficients.agc
+        self.structure = structure
+        self.outputs = outputs
+
+    def block(self, state: State, xs: Any) -> tuple[State, dict[str, Array]]:
+        """A block of audio `[size, batch, ears]`, with `valid` `[size]` or None for all of it."""
+        audio, valid = xs
+        structure = self.structure
+        count = audio.shape[0] if valid is None else jnp.sum(valid, dtype=jnp.int32)
+
+        def sample(carry, x_and_valid):
+            new, out = self.sample(carry, x_and_valid[0], state.undamping_step, state.gain_step)
+            if valid is not None:
+                keep = x_and_valid[1]
+                new = jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, carry)
+                out["nap"] = jnp.where(keep, out["nap"], 0)
+            return new, out
+
+        carry, out = lax.scan(sample, self.memories(state), (audio, valid))
+        state = self.remember(state, carry)
+        if structure.n_stages:
+            # Phase first reaches a multiple of the block's size when the block is complete.
+            phase = state.phase + count
+            complete = phase % structure.block_samples == 0
+            if valid is not None:
+                complete = complete & (count > 0)
+            heard = jnp.sum(out["nap"], axis=0)
+            memory, sums = agc.update(
+                self.agc, structure, state.agc_memory, state.agc_sum, heard, phase, complete
+            )
+            state = state.replace(
+                agc_memory=memory, agc_sum=sums, phase=phase % structure.period_samples
+            )
+            if not structure.open_loop:
+                state = self.close_loop(state, complete)
+        return state, {name: out[name] for name in self.outputs}
+
+    def sample(self, carry, x, undamping_step, gain_step):
+        """One sample of all that is faster than the gain control."""
+        car_memory, undamping, gain, ac, ihc_memory, synapse_memory = carry
+        undamping, gain = undamping + undamping_step, gain + gain_step
+        out = {"ohc": car_memory.z2, "agc": undamping}
+        car_memory, y = car.step(self.car, self.structure, car_memory, x, undamping, gain)
+        bm = y - ac
+        ac = ac + self.car.ac_rate * bm
+        ihc_memory, nap, potential = ihc.step(self.ihc, self.structure.ihc, ihc_memory, bm)
+        out["bm"], out["receptor_potential"] = bm, potential
+        if synapse_memory is not None:
+            synapse_memory, nap, out["firings"] = synapse.step(
+                self.synapse, synapse_memory, potential
+            )
+        keep = {"nap": nap, **{name: out[name] for name in self.outputs if name != "nap"}}
+        return (car_memory, undamping, gain, ac, ihc_memory, synapse_memory), keep
+
+    def memories(self, state: State):
+        """The part of the state that changes every sample."""
+        return (
+            car.CarMemory(state.z1, state.z2, state.z2_before, state.stage_out),
+            state.undamping,
+            state.gain,
+            state.ac,
+            ihc.IhcMemory(state.cap1, state.cap2, state.lpf1, state.lpf2),
+            None
+            if state.reservoir is None
+            else synapse.SynapseMemory(state.reservoir, state.fibre_lpf),
+        )
+
+    def remember(self, state: State, carry) -> State:
+        """Puts it back."""
+        car_memory, undamping, gain, ac, ihc_memory, synapse_memory = carry
+        fields = {**car_memory._asdict(), **ihc_memory._asdict()}
+        if synapse_memory is not None:
+            fields |= synapse_memory._asdict()
+        return state.replace(undamping=undamping, gain=gain, ac=ac, **fields)
+
+    def close_loop(self, state: State, complete) -> State:
+        """Aims undamping and gain at what the gain control asks for, one block from now."""
+        undamping, gain = agc.targets(self.car, state.agc_memory[:, 0])
+        size = self.structure.block_samples
+        new = (undamping - state.undamping) / size, (gain - state.gain) / size
+        return state.replace(
+            undamping_step=jnp.where(complete, new[0], state.undamping_step),
+            gain_step=jnp.where(complete, new[1], state.gain_step),
+        )
