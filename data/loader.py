@@ -210,25 +210,38 @@ class Loader:
         while True:
             try:
                 return next(self._stream)
-            except RuntimeError as error:
-                text = str(error)
-                if text.startswith("DataLoader timed out"):
-                    if time.monotonic() < deadline:
-                        continue
-                    found = f"none came within {self._timeout_s:g} s"
-                    way_out = "look at these files and their disk, or raise timeout_s"
-                elif text.startswith("DataLoader worker (pid"):
-                    found = text
-                    way_out = "look for what ended it (memory?), then resume from the last position"
-                else:
+            except (RuntimeError, OSError, EOFError) as error:
+                trouble = self._trouble(error, time.monotonic() < deadline)
+                if trouble is None:
                     self.close()
                     raise
-                error_text = (
-                    f"workers must deliver batch {self._batch} of epoch {self._epoch}; {found}; "
-                    f"being read: {self._being_read()}; {way_out}"
-                )
+                if not trouble:
+                    continue
             self.close()
-            raise LoaderError(error_text)
+            raise LoaderError(trouble)
+
+    def _trouble(self, error: Exception, patient: bool) -> str | None:
+        """Returns what to say of an error: nothing if it is not about workers, "" to wait on."""
+        text = str(error)
+        if not self._num_workers or text.startswith("Caught"):
+            return None  # raised by the data set itself, here or in a worker
+        if text.startswith("DataLoader timed out"):
+            if patient:
+                return ""
+            found = f"none came within {self._timeout_s:g} s"
+            way_out = "look at these files and their disk, or raise timeout_s"
+        elif text.startswith("DataLoader worker (pid") or isinstance(error, (OSError, EOFError)):
+            found = f"a worker died ({text})"
+            way_out = (
+                "look for what ended it (memory? a script that starts work outside of "
+                "`if __name__ == '__main__'`?), then go on from the last position"
+            )
+        else:
+            return None
+        return (
+            f"workers must deliver batch {self._batch} of epoch {self._epoch}; {found}; "
+            f"being read: {self._being_read()}; {way_out}"
+        )
 
     def _being_read(self) -> str:
         """Returns what each worker was reading when last heard of."""

@@ -6,7 +6,7 @@ import hashlib
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -22,6 +22,7 @@ class DataRootError(ValueError):
     """The folder of a corpus is not given, not there, or does not hold the corpus."""
 
 
+@runtime_checkable
 class ItemDataset(Protocol):
     """A split: a torch Dataset of known length whose items are dicts of NumPy arrays."""
 

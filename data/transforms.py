@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ Item = dict[str, Any]  # NumPy arrays by name; see data.source.ItemDataset
 _LONGEST_NOISE_S = 600.0
 
 
+@runtime_checkable
 class Transform(Protocol):
     """What the loader calls on each item; it must be picklable."""
 
