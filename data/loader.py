@@ -53,7 +53,7 @@ class Loader:
         seed: int = 0,
         num_workers: int = 0,
         shuffle: bool = True,
-        drop_last: bool = True,
+        drop_last: bool | None = None,
         repeat: bool = True,
         transforms: Sequence[Transform] = (),
         position: Mapping[str, Any] | None = None,
@@ -70,7 +70,7 @@ class Loader:
             num_workers: processes that decode; 0 does it in this one.
             shuffle: whether an epoch's order is random.
             drop_last: whether items that fill no whole batch are left out of an epoch; otherwise
-                they come in a batch filled up with rows of weight 0.
+                they come in a batch filled up with rows of weight 0. By default it is `repeat`.
             repeat: whether epochs follow each other without end.
             transforms: augmentation of each item, by a generator of (seed, epoch, index).
             position: what `position()` returned, to continue there; only with `repeat`.
@@ -86,7 +86,13 @@ class Loader:
             raise ValueError(f"num_workers is 0 (no worker processes) or more; got {num_workers}")
         fingerprint = getattr(dataset, "fingerprint", lambda: "")()
         self._order = Order(
-            len(dataset), batch_size, seed, shuffle, drop_last, repeat, fingerprint=fingerprint
+            num_items=len(dataset),
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=repeat if drop_last is None else drop_last,
+            repeat=repeat,
+            fingerprint=fingerprint,
         )
         self._dataset = dataset
         self._num_workers = num_workers
