@@ -1,4 +1,4 @@
-"""Networks that learn on top of features: Flax Linen modules, and NNX modules through an adapter."""
+"""Networks on top of features: Flax Linen modules, and NNX modules through an adapter."""
 
 from learners.base import accepts_mask, call_learner, init_learner
 from learners.conv import ConvNet

@@ -1,20 +1,21 @@
 """How a learner is called, so that any Flax module fits, whether or not it knows about padding."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 Variables = Mapping[str, PyTree]
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What the loop needs of a network: the two methods that every Flax Linen module has.
 
     The module's own signature is `__call__(self, features, *, train, mask=None)`:
 
-    * `features`: `[batch, frames, channels]`, or `[batch, frames, ears, channels]` for several ears;
+    * `features`: `[batch, frames, channels]`, for several ears `[batch, frames, ears, channels]`;
     * `train`: `True` while training (dropout, statistics of the batch), `False` otherwise;
     * `mask`: bool `[batch, frames]`, `True` where a frame is heard. Padding frames must not change
       the result. A module without this argument is called without it.
@@ -32,7 +33,7 @@ class Learner(Protocol):
         ...
 
 
-def accepts_mask(call: Callable[..., Any]) -> bool:
+def accepts_mask(call: object) -> bool:
     """Tells whether a network takes the `mask` of valid frames.
 
     Args:

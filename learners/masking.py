@@ -53,7 +53,8 @@ def random_stripes(
     extent = lengths[:, None]
     width = jax.random.uniform(width_key, shape, dtype) * extent * fraction
     start = jax.random.uniform(place_key, shape, dtype) * (extent - width)
-    position = jnp.arange(size, dtype=dtype)[None, None, :]
+    # The middle of each step decides, so that the first and the last are hidden as often as others.
+    position = jnp.arange(size, dtype=dtype)[None, None, :] + 0.5
     inside = (position >= start[..., None]) & (position < (start + width)[..., None])
     return inside.any(axis=1)
 

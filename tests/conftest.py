@@ -1,4 +1,4 @@
-"""Makes JAX strict for every test and checks every shape and type of the packages while they run."""
+"""Makes JAX strict, and checks the shapes and types of the packages while they are tested."""
 
 import os
 
