@@ -42,12 +42,10 @@ def imported(*nodes):
 
 def imported_on_load(path):
     """Names imported by running the module, not by calling its functions."""
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     tree = parse(path)
     for node in ast.walk(tree):
-        if isinstance(node, functions) or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        ):
+        for_types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or for_types_only:
             node.body = []
     return imported(tree)
 
