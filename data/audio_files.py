@@ -59,14 +59,14 @@ def read_clip(
     try:
         with soundfile.SoundFile(path) as stream:
             _check_header(path, stream, file_rate_hz, sample_rate_hz, max_samples, frames)
+            promised = stream.frames if frames is None else frames
             samples = stream.read(dtype="float32", always_2d=True)[:, 0]
     except (soundfile.SoundFileError, OSError) as error:
         text = getattr(error, "error_string", str(error)).rstrip(".")
         raise AudioFileError.about(path, "a clip must decode as audio", f"got: {text}") from error
-    if len(samples) == 0 or (frames is not None and len(samples) != frames):
-        wanted = "at least one sample" if frames is None else f"{frames} samples"
-        found = f"decoded {len(samples)}: corrupt or truncated"
-        raise AudioFileError.about(path, f"a clip must hold {wanted}", found)
+    if len(samples) == 0 or len(samples) != promised:
+        found = f"{len(samples)} of {promised} samples could be decoded"
+        raise AudioFileError.about(path, "a clip must hold samples, all that it promises", found)
     if not np.isfinite(samples).all():
         bad = int(np.flatnonzero(~np.isfinite(samples))[0])
         found = f"sample {bad} is {samples[bad]}"

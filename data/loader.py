@@ -58,7 +58,7 @@ class Loader:
         transforms: Sequence[Transform] = (),
         position: Mapping[str, Any] | None = None,
         start_method: StartMethod | None = None,
-        timeout_s: float = 120.0,
+        timeout_s: int | float = 120,
         prefetch_batches: int = 2,
     ):
         """Initializes a loader; workers start with the first batch.
@@ -223,6 +223,9 @@ class Loader:
                     raise
                 if not trouble:
                     continue
+            # A worker that hangs would make `close` wait for it; nothing of theirs is needed.
+            for worker in getattr(self._stream, "_workers", ()):
+                worker.kill()
             self.close()
             raise LoaderError(trouble)
 

@@ -58,8 +58,8 @@ class AudioSource(abc.ABC):
     """
 
     root: str | None = None
-    sample_rate_hz: float
-    seconds: float
+    sample_rate_hz: int | float
+    seconds: int | float
     augment: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     on_bad_file: OnBadFile = "error"
     cache_bytes: int = 1 << 30

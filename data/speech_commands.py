@@ -28,8 +28,8 @@ class SpeechCommands(AudioSource):
         download: fetch the whole corpus (2.3 GB) into `root` if it is not there.
     """
 
-    sample_rate_hz: float = FILE_RATE_HZ
-    seconds: float = 1.0
+    sample_rate_hz: int | float = FILE_RATE_HZ
+    seconds: int | float = 1.0
     words: Sequence[str] | None = None
     download: bool = False
 

@@ -23,8 +23,8 @@ class SpokenTones(AudioSource):
         seconds: the longest clip lasts 0.424 s, half of them 0.294 s.
     """
 
-    sample_rate_hz: float = 22_050
-    seconds: float = 0.425
+    sample_rate_hz: int | float = 22_050
+    seconds: int | float = 0.425
 
     def __post_init__(self):
         super().__post_init__()

@@ -53,8 +53,8 @@ class RandomShift:
 class RandomGain:
     """Changes the level by a gain drawn evenly from [low_db, high_db]."""
 
-    low_db: float
-    high_db: float
+    low_db: int | float
+    high_db: int | float
 
     def __call__(self, item: Item, rng: np.random.Generator) -> Item:
         """Returns the item, augmented."""
@@ -66,9 +66,9 @@ class RandomGain:
 class WhiteNoise:
     """Adds white noise, with the given probability, at a ratio drawn evenly from [low, high] dB."""
 
-    low_snr_db: float
-    high_snr_db: float
-    probability: float = 1.0
+    low_snr_db: int | float
+    high_snr_db: int | float
+    probability: int | float = 1.0
 
     def __call__(self, item: Item, rng: np.random.Generator) -> Item:
         """Returns the item, augmented."""
@@ -92,9 +92,9 @@ class BackgroundNoise:
     files: tuple[str, ...]
     file_rate_hz: int
     sample_rate_hz: int
-    low_snr_db: float
-    high_snr_db: float
-    probability: float = 1.0
+    low_snr_db: int | float
+    high_snr_db: int | float
+    probability: int | float = 1.0
 
     def __post_init__(self):
         if not self.files:
@@ -135,7 +135,7 @@ def build(
         ValueError: a name or field that does not exist, or one that is missing.
     """
 
-    def shift(seconds: float) -> Transform:
+    def shift(seconds: int | float) -> Transform:
         return RandomShift(round(seconds * sample_rate_hz))
 
     background = functools.partial(
@@ -155,7 +155,7 @@ def build(
     return tuple(transforms)
 
 
-def _mix(item: Item, noise: np.ndarray, snr_db: float) -> Item:
+def _mix(item: Item, noise: np.ndarray, snr_db: int | float) -> Item:
     """Adds `noise` [length] to the valid samples at a ratio of root mean squares; silence stays."""
     length = len(noise)
     clip = item["audio"][:length]
