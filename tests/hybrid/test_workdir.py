@@ -111,7 +111,9 @@ def test_second_claim_in_this_process_is_refused(tmp_path):
 
 def test_other_process_is_refused_until_the_first_is_killed(tmp_path):
     script = (
-        "import sys, time; from hybrid import workdir\n"
+        # The module alone, without all that the package's __init__ imports.
+        "import sys, time, types; sys.modules['hybrid'] = types.ModuleType('hybrid')\n"
+        "sys.modules['hybrid'].__path__ = ['hybrid']; from hybrid import workdir\n"
         f"workdir.claim({str(tmp_path)!r}, {{'seed': 0}}); print('held', flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -164,7 +164,10 @@ def test_a_clock_set_back_changes_nothing(tmp_path, monkeypatch):
 
 def test_what_was_flushed_before_a_kill_is_there(tmp_path):
     script = textwrap.dedent(f"""
-        import os, signal
+        import os, signal, sys, types
+        # The module alone, without all that the package's __init__ imports.
+        sys.modules["hybrid"] = types.ModuleType("hybrid")
+        sys.modules["hybrid"].__path__ = ["hybrid"]
         from hybrid.writers import Writer
         writer = Writer({str(tmp_path)!r})
         for step in range(1, 31):
