@@ -1,7 +1,10 @@
 """Builds whole batches inside a DataLoader worker, without jax, which workers must never hold."""
 
 import dataclasses
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -121,9 +124,23 @@ def unchanged(built: Any) -> Any:
 
 
 def start_worker(worker_id: int) -> None:
-    """Leaves Ctrl-C to the main process, which saves a checkpoint and then ends its workers."""
+    """Ties a worker's life to the main process.
+
+    Ctrl-C is left to the main process, which saves a checkpoint and then ends its workers. If it is
+    killed instead, the worker ends by itself: torch's workers watch their parent, but that of these
+    is the fork server, which in turn lives as long as they do.
+    """
     del worker_id
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    """Waits for the end of the process that made this one, and ends it at once."""
+    main_process = multiprocessing.parent_process()
+    if main_process is not None:
+        main_process.join()
+        os._exit(1)
 
 
 def _dtype(name: str, dtype: np.dtype) -> torch.dtype:
