@@ -6,7 +6,6 @@ Trains both (or resumes, or finds them finished), evaluates them on the test spl
 physics back into the trained model, and writes `results.json` and pictures beside the two runs.
 """
 
-import json
 import pathlib
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments.launch import define_kwargs_flags, launch_config, run
+from experiments.launch import define_kwargs_flags, launch_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Name or file of a config.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where both runs and the results go.")

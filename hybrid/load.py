@@ -1,7 +1,6 @@
 """Opens a finished or running experiment: its config, its parts and its newest state."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -13,6 +12,7 @@ from hybrid.checkpoints import Checkpoints
 from hybrid.fit import start
 from hybrid.state import HybridState
 from hybrid.workdir import read_config
+from hybrid.writers import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +56,7 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
             state, _ = checkpoints.restore(state, step)
         finally:
             checkpoints.close()
-    rows = workdir / "metrics.jsonl"
-    metrics = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     parts = {
         field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)
     }
-    return Run(**parts, workdir=workdir, state=state, metrics=metrics)
+    return Run(**parts, workdir=workdir, state=state, metrics=read_rows(workdir))

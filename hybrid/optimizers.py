@@ -14,7 +14,7 @@ import optax
 from hybrid.paths import leaf_names, map_named
 
 Tree = Any
-Overrides = Sequence[tuple[str, float | None]]
+Overrides = Sequence[Sequence[Any]]  # pairs of a pattern and a multiplier or None
 SCHEDULES = ("constant", "cosine", "linear", "exponential")
 
 
@@ -77,14 +77,16 @@ def make_schedule(
         "linear": lambda: optax.linear_schedule(learning_rate, 0.0, length),
         "exponential": lambda: optax.exponential_decay(learning_rate, length, 0.01),
     }[name]()
-    if not warmup_steps:
-        return main
-    # Starts at 1/n of the peak, not at 0: an update of nothing would be a wasted step.
-    ramp = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
-    return optax.join_schedules([ramp, main], [warmup_steps])
+    schedule = main
+    if warmup_steps:
+        # Starts at 1/n of the peak, not at 0: an update of nothing would be a wasted step.
+        ramp = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps)
+        schedule = optax.join_schedules([ramp, main], [warmup_steps])
+    # Optax multiplies the count by floats, which strict dtype promotion refuses for an integer.
+    return lambda count: schedule(jnp.asarray(count, jnp.result_type(float)))
 
 
-def parse_overrides(params: Tree, overrides: Overrides | Mapping[str, float | None]) -> Tree:
+def parse_overrides(params: Tree, overrides: Overrides | Mapping[str, Any]) -> Tree:
     """Gives every parameter its multiplier of the learning rate, or None where it is frozen.
 
     Args:

@@ -43,16 +43,9 @@ class HybridState:
     collections: Tree
 
 
-def cast_floats(tree: Tree, dtype: Any) -> Tree:
-    """Returns `tree` with every floating-point leaf in `dtype`; other leaves are left alone."""
-    return jax.tree.map(
-        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
-    )
-
-
 def init_state(
     task: Any,
-    batch: dict[str, Array],
+    batch: dict[str, Any],
     key: Key[Array, ""],
     physics_optimizer: optax.GradientTransformation,
     learner_optimizer: optax.GradientTransformation,
@@ -61,7 +54,7 @@ def init_state(
 
     Args:
         task: a `hybrid.tasks.Task`.
-        batch: one batch, for its shapes.
+        batch: one batch, or its shapes.
         key: the run's PRNG key.
         physics_optimizer: chain for the physics branch.
         learner_optimizer: chain for the learner branch.
@@ -71,12 +64,10 @@ def init_state(
     """
     init_key, run_key = jax.random.split(key)
     physics_params, learner_params, collections = task.init(init_key, batch)
-    dtype = jnp.result_type(float)
-    learner_params = cast_floats(learner_params, dtype)
     return HybridState(
         step=jnp.zeros((), jnp.int32),
         key=run_key,
         physics=Branch(physics_params, physics_optimizer.init(physics_params)),
         learner=Branch(learner_params, learner_optimizer.init(learner_params)),
-        collections=cast_floats(collections, dtype),
+        collections=collections,
     )

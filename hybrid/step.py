@@ -91,8 +91,10 @@ def _update(
     """Updates one branch; `grads` None leaves it exactly as it is."""
     if grads is None:
         return branch, {"norms": {}, "finite": jnp.array(True), "leaves_finite": {}}
-    updates, opt_state = transform.update(grads, branch.opt_state, branch.params)
-    params: Tree = optax.apply_updates(branch.params, updates)
+    # Optax raises floats to integer counts, which strict promotion, if it is on, would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = transform.update(grads, branch.opt_state, branch.params)
+        params: Tree = optax.apply_updates(branch.params, updates)
     if project is not None:
         params = project(params)
     # Gradients of integers or of nothing do not occur: both trees are floating point throughout.

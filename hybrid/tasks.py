@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hybrid import metrics
-from learners.base import call_learner
+from learners.base import call_learner, init_learner
 from physics.base import frame_mask
 
 Tree = Any
@@ -31,8 +31,13 @@ class Task(abc.ABC):
     learner: Any
 
     @abc.abstractmethod
-    def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Tree, Tree, Tree]:
-        """Returns initial (physics parameters, learner parameters, learner collections)."""
+    def init(self, key: Key[Array, ""], batch: dict[str, Any]) -> tuple[Tree, Tree, Tree]:
+        """Returns initial (physics parameters, learner parameters, learner collections).
+
+        Args:
+            key: PRNG key.
+            batch: arrays, or `jax.ShapeDtypeStruct`s: only their shapes and dtypes matter.
+        """
 
     @abc.abstractmethod
     def loss(
@@ -80,23 +85,17 @@ class Classification(Task):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
 
-    def init(self, key: Key[Array, ""], batch: Batch) -> tuple[Tree, Tree, Tree]:
+    def init(self, key: Key[Array, ""], batch: dict[str, Any]) -> tuple[Tree, Tree, Tree]:
         """Returns initial parameters; the network sees the shape of the physics' features."""
         physics_key, learner_key = jax.random.split(key)
         physics_params = self.physics.init(physics_key)
-        shape, dtype = self.features_shape(physics_params, batch)
-        variables = self.learner.init(
-            {"params": learner_key, "dropout": learner_key, "augment": learner_key},
-            jnp.zeros(shape, dtype),
-            train=False,
-        )
-        collections = {name: tree for name, tree in variables.items() if name != "params"}
-        return physics_params, variables.get("params", {}), collections
-
-    def features_shape(self, physics_params: Tree, batch: Batch) -> tuple[tuple[int, ...], Any]:
-        """Shape and dtype of the features of a batch, without computing them."""
         features, _ = jax.eval_shape(self.features, physics_params, batch)
-        return features.shape, features.dtype
+        variables = init_learner(
+            self.learner, learner_key, jnp.zeros(features.shape, features.dtype)
+        )
+        variables = cast_floats(variables, features.dtype)
+        collections = {name: tree for name, tree in variables.items() if name != "params"}
+        return physics_params, variables["params"], collections
 
     def features(
         self, physics_params: Tree, batch: Batch
@@ -143,6 +142,13 @@ class Classification(Task):
             "outputs": {"logits": logits, "predictions": jnp.argmax(logits, axis=-1)},
         }
         return loss, aux
+
+
+def cast_floats(tree: Tree, dtype: Any) -> Tree:
+    """Returns `tree` with every floating-point leaf in `dtype`; other leaves are left alone."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
 
 
 def cross_entropy(

@@ -31,8 +31,8 @@ from hybrid.workdir import sync_directory, write_atomic
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 
-# Scalars that read a clock. They are written as `clock/NAME`; everything else in a row is the same,
-# bit for bit, in a run that was interrupted and in one that was not.
+# Scalars that read a clock; a task's own are to start with the prefix. Everything else in a row is
+# the same, bit for bit, whether a run was interrupted or not.
 CLOCK_FIELDS = frozenset(
     {"clips_per_s", "audio_s_per_s", "steps_per_s", "step_s", "data_wait_s", "wall_s"}
 )
@@ -83,7 +83,7 @@ class Writer:
                 matrix) goes into the row of `metrics.jsonl` only, and must be what JSON can hold.
             split: what the values are about; the first part of their TensorBoard tags.
         """
-        row = {_field(name): _plain(name, value) for name, value in values.items()}
+        row = {name: _plain(name, value) for name, value in values.items()}
         line = json.dumps({"step": int(step), "split": split, **row}) + "\n"
         # One write call for a line: a kill leaves it whole, or torn at the end of the file.
         self._metrics.write(line.encode())
@@ -159,16 +159,16 @@ def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
 
 def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a row without the fields that read a clock, for comparing runs bit for bit."""
-    return {name: value for name, value in row.items() if not name.startswith(CLOCK_PREFIX)}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in CLOCK_FIELDS and not name.startswith(CLOCK_PREFIX)
+    }
 
 
 def event_files(directory: str | Path) -> list[Path]:
     """Returns TensorBoard's event files in the order in which TensorBoard reads them."""
     return sorted(path for path in Path(directory).iterdir() if ".tfevents." in path.name)
-
-
-def _field(name: str) -> str:
-    return f"{CLOCK_PREFIX}{name}" if name in CLOCK_FIELDS else name
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Mandarin tones from real syllables, on recordings that come with the package.
 
-    python -m experiments.train --config=experiments/configs/tones.py --workdir=runs/tones
+python -m experiments.train --config=experiments/configs/tones.py --workdir=runs/tones
 """
 
 from ml_collections import ConfigDict

@@ -38,7 +38,11 @@ def test_import_paths_are_checked(toy_config, path, message):
         ("physics.kwargs", {"sample_rate_hz": 8000.0}, "must share a sample rate"),
         ("learner.target", "toy_parts:ToySource", "lacks init, apply"),
         ("learner.kwargs", {"num_classes": 7}, r"one logit a class, \[8, 2\], got \(8, 7\)"),
-        ("learner.kwargs", {"num_classes": -1}, r"config.learner \(toy_parts:ToyNet\) failed on features"),
+        (
+            "learner.kwargs",
+            {"num_classes": -1},
+            r"config.learner \(toy_parts:ToyNet\) failed on features",
+        ),
         ("task.kwargs", {"label_smoothing": 2.0}, "label_smoothing must lie in"),
         ("data.target", "toy_parts:ToyNet", "dataset"),
     ],

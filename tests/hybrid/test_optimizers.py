@@ -42,7 +42,10 @@ def test_schedules_warm_up_to_the_peak_and_end_low(name):
 
 def test_frozen_leaves_stay_and_do_not_count_in_the_clip():
     config = settings(
-        name="sgd", learning_rate=1.0, clip_norm=1.0, overrides=((r"car\.health", None), (".*", 1.0))
+        name="sgd",
+        learning_rate=1.0,
+        clip_norm=1.0,
+        overrides=((r"car\.health", None), (".*", 1.0)),
     )
     after = one_update(config)
     np.testing.assert_array_equal(after["car"]["health"], 1.0)

@@ -44,14 +44,16 @@ def test_each_branch_moves_only_when_it_is_its_turn(parts):
 def test_the_gradients_are_those_of_the_joint_loss(parts):
     experiment, state, _, batch, step = parts
     key = jax.random.fold_in(state.key, state.step)
-    grads = jax.grad(
-        lambda p, q: experiment.task.loss(p, q, state.collections, batch, key, train=True)[0],
-        argnums=(0, 1),
+    grads = jax.jit(
+        jax.grad(
+            lambda p, q: experiment.task.loss(p, q, state.collections, batch, key, train=True)[0],
+            argnums=(0, 1),
+        )
     )(state.physics.params, state.learner.params)
     norms = [float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))) for tree in grads]
     _, report = step(state, batch, update_physics=True, update_learner=True)
-    assert float(report["physics"]["norms"]["gradient_norm"]) == pytest.approx(norms[0], rel=1e-5)
-    assert float(report["learner"]["norms"]["gradient_norm"]) == pytest.approx(norms[1], rel=1e-5)
+    assert float(report["physics"]["norms"]["gradient_norm"]) == pytest.approx(norms[0], rel=1e-4)
+    assert float(report["learner"]["norms"]["gradient_norm"]) == pytest.approx(norms[1], rel=1e-4)
 
 
 def test_bounds_hold_at_every_step(parts):
@@ -86,7 +88,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_named(parts):
     with pytest.raises(NonFiniteError) as caught:
         watch.drain()
     message = str(caught.value)
-    for part in ("step 17", "physics branch", "gain", "learner branch", "Dense_0.kernel", "0, 1, 2"):
+    for part in (
+        "step 17",
+        "physics branch",
+        "gain",
+        "learner branch",
+        "Dense_0.kernel",
+        "0, 1, 2",
+    ):
         assert part in message
 
 

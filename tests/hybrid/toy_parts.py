@@ -1,6 +1,7 @@
 """The smallest parts that satisfy every contract, for tests of the loop that need no cochlea."""
 
 import dataclasses
+import time
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,11 +22,11 @@ class ToyEar(Physics):
     bands: int = 2
 
     def init(self, key):
-        return self.raw({"gain": jnp.full((self.bands,), 0.5), "health": jnp.ones((self.bands,))})
+        return self.raw({"gain": np.full(self.bands, 0.5), "health": np.ones(self.bands)})
 
     def specs(self):
         return {
-            "gain": Parameter("1", 0.1, 2.0, "gain of a band", "test", "sigmoid"),
+            "gain": Parameter("1", 0.1, 2.0, "gain of a band", "test", "logit"),
             "health": Parameter("1", 0.0, 1.0, "health of a band", "test", "project"),
         }
 
@@ -52,25 +53,31 @@ class ToyNet(nn.Module):
 
     @nn.compact
     def __call__(self, features, train, mask=None):
-        weight = jnp.ones(features.shape[:2], features.dtype) if mask is None else mask * 1.0
-        weight = weight.astype(features.dtype)[..., None]
+        mask = jnp.ones(features.shape[:2], bool) if mask is None else mask
+        weight = mask.astype(features.dtype)[..., None]
         pooled = jnp.sum(features * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
-        pooled = nn.BatchNorm(use_running_average=not train, momentum=0.9)(pooled)
+        pooled = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            force_float32_reductions=features.dtype == jnp.float32,
+            param_dtype=features.dtype,
+        )(pooled)
         pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
-        return nn.Dense(self.num_classes)(pooled)
+        return nn.Dense(self.num_classes, param_dtype=features.dtype)(pooled)
 
 
 class ToySet:
     """Clips that are loud or soft, map-style; item `poisoned` holds a NaN."""
 
-    def __init__(self, num_clips, num_samples, seed, poisoned=-1):
+    def __init__(self, num_clips, num_samples, seed, poisoned=-1, delay_s=0.0):
         self.num_clips, self.num_samples, self.seed = num_clips, num_samples, seed
-        self.poisoned = poisoned
+        self.poisoned, self.delay_s = poisoned, delay_s
 
     def __len__(self):
         return self.num_clips
 
     def __getitem__(self, index):
+        time.sleep(self.delay_s)
         rng = np.random.default_rng((self.seed, index))
         label = index % 2
         length = int(rng.integers(self.num_samples // 2, self.num_samples))
@@ -90,17 +97,21 @@ class ToySet:
 class ToySource:
     """A data source of `ToySet`s."""
 
-    def __init__(self, sample_rate_hz=1000.0, num_samples=160, num_clips=48, poisoned=-1):
+    def __init__(
+        self, sample_rate_hz=1000.0, num_samples=160, num_clips=48, poisoned=-1, delay_s=0.0
+    ):
         self.sample_rate_hz = sample_rate_hz
         self.num_samples = num_samples
         self.class_names = ("soft", "loud")
         self._num_clips = num_clips
-        self._poisoned = poisoned
+        self._poisoned, self._delay_s = poisoned, delay_s
 
     def dataset(self, split):
         seed = {"train": 0, "validation": 1, "test": 2}[split]
         size = self._num_clips if split == "train" else 10
-        return ToySet(size, self.num_samples, seed, self._poisoned if split == "train" else -1)
+        if split != "train":
+            return ToySet(size, self.num_samples, seed)
+        return ToySet(size, self.num_samples, seed, self._poisoned, self._delay_s)
 
 
 def not_a_physics(sample_rate_hz):
