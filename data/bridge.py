@@ -44,27 +44,32 @@ def to_jax(
         The arrays, and the report. An array counts as aliased only if it has the same address.
     """
     device = _default_device()
+    share = device.platform == "cpu"
     arrays, reasons = {}, {}
     aliased = copied = 0
     for name, value in batch.items():
         tensor = _as_tensor(value)
-        source = tensor if tensor.is_contiguous() else tensor.contiguous()
-        # Without `copy=False`: the report must say why a copy was made, not fail.
-        array = jax.dlpack.from_dlpack(source)
-        if array.unsafe_buffer_pointer() == tensor.data_ptr() or not tensor.numel():
-            reason = None
+        if share:
+            arrays[name], reason = _alias(tensor)
         else:
-            reason = _reason(tensor, array)
-        if device.platform != "cpu":
-            array = jax.device_put(array, device)
+            arrays[name] = jax.device_put(tensor.numpy(), device)
             reason = f"transfer to {device}"
-        arrays[name] = array
         if reason is None:
-            aliased += array.nbytes
+            aliased += arrays[name].nbytes
         else:
-            copied += array.nbytes
+            copied += arrays[name].nbytes
             reasons[name] = reason
     return arrays, BridgeReport(aliased, copied, reasons)
+
+
+def _alias(tensor: torch.Tensor) -> tuple[jax.Array, str | None]:
+    """Returns a tensor as an array in CPU memory, and why it had to be copied, if it had to."""
+    source = tensor if tensor.is_contiguous() else tensor.contiguous()
+    # Without `copy=False`: the report must say why a copy was made, not fail.
+    array = jax.dlpack.from_dlpack(source)
+    if array.unsafe_buffer_pointer() == tensor.data_ptr() or not tensor.numel():
+        return array, None
+    return array, _reason(tensor, array)
 
 
 def _default_device() -> Any:

@@ -1,6 +1,7 @@
 """What the bridge reports is true: equal addresses, equal bytes, and memory that stays."""
 
 import gc
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from data import bridge
 from data.bridge import BridgeReport, to_jax
 from data.loader import Loader
 from data.prefetch import Prefetch
@@ -57,16 +59,26 @@ def test_int64_stays_where_jax_has_it(x64):
     assert report.copied_bytes == 0
 
 
+def test_a_device_with_its_own_memory_is_reported(monkeypatch):
+    accelerator = types.SimpleNamespace(platform="gpu")
+    monkeypatch.setattr(bridge, "_default_device", lambda: accelerator)
+    sent = []
+    monkeypatch.setattr(jax, "device_put", lambda x, device: sent.append(device) or jnp.asarray(x))
+    arrays, report = to_jax({"x": torch.ones(5, 4).T})
+    assert sent == [accelerator]
+    assert arrays["x"].shape == (4, 5)
+    assert (report.aliased_bytes, report.copied_bytes) == (0, 80)
+    assert "transfer to" in report.reasons["x"]
+
+
 def test_gradients_of_torch_do_not_matter():
     _, report = to_jax({"x": torch.ones(16, requires_grad=True)})
     assert report.copied_bytes == 0
 
 
 def test_aliased_memory_outlives_the_tensor():
-    arrays = []
-    for value in range(20):
-        arrays.append(to_jax({"x": torch.full((1000,), float(value))})[0]["x"])
-        gc.collect()
+    arrays = [to_jax({"x": torch.full((1000,), float(value))})[0]["x"] for value in range(20)]
+    gc.collect()
     for value, array in enumerate(arrays):
         assert float(array.min()) == float(array.max()) == value
 
