@@ -110,9 +110,11 @@ class BackgroundNoise:
             return item
         recording = _noise(file, self.file_rate_hz, self.sample_rate_hz)
         spare = len(recording) - length
-        start = int(place * (spare + 1 if spare > 0 else len(recording)))
-        stretch = np.take(recording, np.arange(start, start + length), mode="wrap")
-        return _mix(item, stretch, snr_db)
+        if spare < 0:
+            recording = np.resize(recording, 2 * length)  # repeated as often as needed
+            spare = length
+        start = int(place * (spare + 1))
+        return _mix(item, recording[start : start + length], snr_db)
 
 
 def build(
