@@ -21,6 +21,9 @@ def define_flags() -> None:
     """Defines the flags; not on import, so that other commands may use this module."""
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_enum("split", "test", SPLITS, "What to evaluate on.")
+    flags.DEFINE_bool(
+        "initial_physics", False, "Put the physics that the run started from back first."
+    )
     flags.DEFINE_integer(
         "step", None, "Which checkpoint; the newest one by default.", lower_bound=0
     )
@@ -34,29 +37,35 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"evaluate takes flags only, got {' '.join(argv[1:])}: see --help")
     values = flags.FLAGS
     loaded = hybrid.load(values.workdir, values.step)
-    result = evaluate_split(loaded, values.split)
+    state = hybrid.with_initial_physics(loaded) if values.initial_physics else None
+    result = evaluate_split(loaded, values.split, state)
     print_result(result)
+    if state is not None:
+        print("These are the results with the initial physics put back; no file was written.")
+        return
     for path in write_result(result, values.workdir):
         print(path)
 
 
-def evaluate_split(loaded: Any, split: str) -> dict[str, Any]:
+def evaluate_split(loaded: Any, split: str, state: Any = None) -> dict[str, Any]:
     """Evaluates a loaded run on one split.
 
     Args:
         loaded: a `hybrid.Run`.
         split: "train", "validation" or "test".
+        state: another `hybrid.HybridState` than the run's own.
 
     Returns:
         `split`, `step`, `class_names`, and what `hybrid.evaluate` returns.
     """
     import hybrid
-    from hybrid.fit import evaluation_loader
+    from hybrid.parts import evaluation_loader
 
     class_names = list(loaded.source.class_names)
     loader = evaluation_loader(loaded, split)
-    result = hybrid.evaluate(loaded.task, loaded.state, loader, len(class_names))
-    return {"split": split, "step": int(loaded.state.step), "class_names": class_names} | result
+    state = loaded.state if state is None else state
+    result = hybrid.evaluate(loaded.task, state, loader, len(class_names))
+    return {"split": split, "step": int(state.step), "class_names": class_names} | result
 
 
 def write_result(result: dict[str, Any], workdir: str | Path) -> list[Path]:

@@ -13,17 +13,15 @@ CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
 PARTS = ("physics", "learner", "task", "data")
 
 
-def define_kwargs_flags() -> dict[str, flags.FlagHolder]:
+def define_kwargs_flags() -> None:
     """Defines `--physics_kwargs` and its like: JSON objects laid over `config.PART.kwargs`."""
-    return {
-        part: flags.DEFINE_string(
+    for part in PARTS:
+        flags.DEFINE_string(
             f"{part}_kwargs", None, f"JSON object of arguments for config.{part}.target."
         )
-        for part in PARTS
-    }
 
 
-def launch_config(kwargs_flags: dict[str, flags.FlagHolder]) -> ConfigDict:
+def launch_config() -> ConfigDict:
     """Returns the config of the command line: file, then fields, then kwargs.
 
     Raises:
@@ -35,7 +33,7 @@ def launch_config(kwargs_flags: dict[str, flags.FlagHolder]) -> ConfigDict:
     original = _load_file(config_flags.get_config_filename(flag))
     return apply_kwargs(
         flag.value,
-        {part: holder.value for part, holder in kwargs_flags.items()},
+        {part: flags.FLAGS[f"{part}_kwargs"].value for part in PARTS},
         {part: original[part].target for part in PARTS},
     )
 
@@ -51,9 +49,9 @@ def _guard(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
         return main(argv)
     except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
         # Anything that the code did not phrase itself is a defect: its stack is the message.
-        if not type(error).__module__.startswith(("hybrid", "data", "physics", "learners")):
-            if type(error) not in (ValueError, FileNotFoundError):
-                raise
+        ours = type(error).__module__.startswith(("hybrid", "data", "physics", "learners"))
+        if not ours and type(error) not in (ValueError, FileNotFoundError):
+            raise
         sys.exit(f"error: {error}")
 
 

@@ -6,6 +6,7 @@ Any field of the config can be given as `--config.FIELD=VALUE`; another physics,
 data set by `--config.physics.target=my_pkg.ears:MyEar --physics_kwargs='{"bands": 8}'`.
 """
 
+import logging as python_logging
 from collections.abc import Sequence
 
 from absl import flags, logging
@@ -13,27 +14,34 @@ from ml_collections import config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Name or file of a config.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and logs go.", required=True)
-_ALLOW = flags.DEFINE_bool(
-    "allow_config_change", False, "Continue a run although its config differs from the saved one."
-)
-_KWARGS = define_kwargs_flags()
-flags.mark_flag_as_required("config")
+
+def define_flags() -> None:
+    """Defines the flags; not on import, so that other commands may use this module."""
+    config_flags.DEFINE_config_file("config", None, "Name or file of a config.")
+    flags.DEFINE_string("workdir", None, "Where checkpoints and logs go.")
+    flags.DEFINE_bool(
+        "allow_config_change", False, "Continue a run although its config is another than it was."
+    )
+    define_kwargs_flags()
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains; JAX is imported here, so that data workers, which re-import this file, stay light."""
-    del argv
+    if len(argv) > 1:
+        raise ValueError(f"train takes flags only, got {' '.join(argv[1:])}: see --help")
     import hybrid
 
     logging.set_verbosity(logging.INFO)
-    config = launch_config(_KWARGS)
-    hybrid.fit(config, _WORKDIR.value, allow_config_change=_ALLOW.value)
+    # It reports at every start which accelerators this machine does not have.
+    python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
+    values = flags.FLAGS
+    hybrid.fit(launch_config(), values.workdir, allow_config_change=values.allow_config_change)
 
 
 def app() -> None:
     """Console script `hybrid-train`."""
+    define_flags()
     run(main)
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from hybrid.build import Experiment
-from hybrid.fit import start
+from hybrid.parts import start
 from hybrid.paths import named_leaves
 from hybrid.state import HybridState
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from hybrid.build import Experiment, build
 from hybrid.checkpoints import Checkpoints
-from hybrid.fit import start
+from hybrid.parts import start
 from hybrid.state import HybridState
 from hybrid.workdir import read_config
 from hybrid.writers import read_rows

@@ -173,7 +173,7 @@ def build_optimizer(config: Any, params: Tree, num_steps: int, *, anchor: bool) 
         parts.append(_decay(config.weight_decay, schedule, anchor))
     parts.append(
         optax.stateless(
-            lambda updates, params: map_named(
+            lambda updates, _: map_named(
                 lambda name, u: u * jnp.asarray(multipliers[name], u.dtype), updates
             )
         )

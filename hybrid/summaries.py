@@ -43,7 +43,7 @@ def features_image(features: np.ndarray) -> np.ndarray:
 
     low, high = np.min(features, initial=np.inf), np.max(features, initial=-np.inf)
     scaled = (features - low) / max(high - low, 1e-12) if features.size else features
-    pixels = np.kron(scaled.T, np.ones((4, 4), scaled.dtype))
+    pixels = np.kron(scaled.T, np.ones((2, 2), scaled.dtype))
     return (colormaps["magma"](pixels)[..., :3] * 255).astype(np.uint8)
 
 

@@ -1,6 +1,7 @@
 """Runs `hybrid.fit` on toy parts in a process of its own: python run_toy.py CONFIG.json WORKDIR."""
 
 import json
+import pathlib
 import sys
 
 
@@ -10,8 +11,8 @@ def main() -> None:
 
     import hybrid
 
-    with open(sys.argv[1]) as file:
-        hybrid.fit(ConfigDict(json.load(file)), sys.argv[2])
+    config = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    hybrid.fit(ConfigDict(config), sys.argv[2])
 
 
 if __name__ == "__main__":

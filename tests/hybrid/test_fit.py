@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import hybrid
 from hybrid.checkpoints import Checkpoints
-from hybrid.fit import evaluation_loader, training_loader
+from hybrid.parts import evaluation_loader, training_loader
 from hybrid.watch import NonFiniteError
 from hybrid.workdir import WorkdirConflict
 from hybrid.writers import read_rows, without_clock
@@ -151,7 +151,7 @@ def test_another_config_is_refused_and_listed(toy_config, tmp_path):
     toy_config.num_steps = 4
     hybrid.fit(toy_config, tmp_path)
     toy_config.learner_optimizer.learning_rate = 0.01
-    with pytest.raises(WorkdirConflict, match="learner_optimizer.learning_rate: 0.05 -> 0.01"):
+    with pytest.raises(WorkdirConflict, match=r"learner_optimizer\.learning_rate: 0\.05 -> 0\.01"):
         hybrid.fit(toy_config, tmp_path)
     toy_config.num_steps = 6
     hybrid.fit(toy_config, tmp_path, allow_config_change=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hybrid.build import build
-from hybrid.fit import start
+from hybrid.parts import start
 from hybrid.step import make_step
 from hybrid.watch import NonFiniteError, StepWatch
 

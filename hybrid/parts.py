@@ -1,0 +1,66 @@
+"""What a built experiment is run with: its first state, its optimizers and its loaders."""
+
+from typing import Any
+
+import jax
+
+from data.loader import Loader
+from hybrid.build import Experiment, batch_shapes
+from hybrid.optimizers import BranchOptimizer, build_optimizer
+from hybrid.state import HybridState, init_state
+
+
+def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, BranchOptimizer]]:
+    """Returns the state at step 0 and the optimizers of the (physics, learner) branches."""
+    config = experiment.config
+    shapes = batch_shapes(experiment.source, config.batch_size)
+    key = jax.random.key(config.seed)
+    physics_shapes, learner_shapes, _ = jax.eval_shape(experiment.task.init, key, shapes)
+    optimizers = []
+    for branch, params, anchor in (
+        ("physics", physics_shapes, True),
+        ("learner", learner_shapes, False),
+    ):
+        try:
+            settings = config[f"{branch}_optimizer"]
+            optimizers.append(build_optimizer(settings, params, config.num_steps, anchor=anchor))
+        except ValueError as error:
+            raise ValueError(f"config.{branch}_optimizer.{error}") from error
+    physics_optimizer, learner_optimizer = optimizers
+    state = jax.jit(
+        lambda key: init_state(
+            experiment.task,
+            shapes,
+            key,
+            physics_optimizer.transform,
+            learner_optimizer.transform,
+        )
+    )(key)
+    return state, (physics_optimizer, learner_optimizer)
+
+
+def training_loader(experiment: Experiment, position: dict[str, Any] | None = None) -> Loader:
+    """The endless loader of the training split, from `position` on."""
+    config = experiment.config
+    return Loader(
+        experiment.source.dataset("train"),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        transforms=getattr(experiment.source, "transforms", ()),
+        shuffle=True,
+        repeat=True,
+        position=position,
+    )
+
+
+def evaluation_loader(experiment: Experiment, split: str) -> Loader:
+    """A loader that passes once, in order, over a split each time it is iterated."""
+    return Loader(
+        experiment.source.dataset(split),
+        batch_size=experiment.config.batch_size,
+        seed=experiment.config.seed,
+        num_workers=0,
+        shuffle=False,
+        repeat=False,
+    )
