@@ -8,9 +8,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import pathlib
+
 import jax
+import numpy as np
 import pytest
+import soundfile
 from jaxtyping import install_import_hook
+
+RATE_HZ = 16_000
+WORDS = ("go", "no", "yes")
 
 install_import_hook(["hybrid", "physics", "learners", "data"], "beartype.beartype")
 
@@ -29,3 +36,37 @@ def x64():
 def key():
     """A fixed random key."""
     return jax.random.key(0)
+
+
+@pytest.fixture
+def write_clip():
+    """Returns a function that writes one second (or less) of noise as a WAV file."""
+
+    def write(
+        path: pathlib.Path, samples: int = RATE_HZ, rate_hz: int = RATE_HZ, channels: int = 1
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(sum(path.as_posix().encode()))
+        noise = rng.uniform(-0.5, 0.5, (samples, channels)).astype(np.float32)
+        soundfile.write(path, noise, rate_hz, subtype="PCM_16")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def commands_root(tmp_path, write_clip) -> pathlib.Path:
+    """A tree as torchaudio lays out Speech Commands: 3 words by 8 speakers, and two noises."""
+    folder = tmp_path / "SpeechCommands" / "speech_commands_v0.02"
+    lists = {"validation": [], "testing": []}
+    for word in WORDS:
+        for speaker in range(8):
+            name = f"{word}/{speaker:08x}_nohash_0.wav"
+            write_clip(folder / name, samples=RATE_HZ - 1000 * speaker)
+            if speaker >= 6:
+                lists["validation" if speaker == 6 else "testing"].append(name)
+    for split, names in lists.items():
+        (folder / f"{split}_list.txt").write_text("".join(f"{name}\n" for name in names))
+    for name, samples in (("hum", 3 * RATE_HZ), ("tick", 4000)):
+        write_clip(folder / "_background_noise_" / f"{name}.wav", samples=samples)
+    return tmp_path
