@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from physics.carfac.structures import AgcCoefficients, CarCoefficients, Structure
@@ -38,12 +42,9 @@ def update(
     sums: Stages,
     heard: Field,
     phase: Int[Array, ""],
-    complete: Bool[Array, ""] | bool,
+    complete: Bool[Array, ""],
 ) -> tuple[Stages, Stages]:
     """After a block: sums up its activity, and lets the stages whose turn it is take it in.
-
-    Every stage is worked out and those that wait are thrown away: at one update in
-    `decimations[0]` samples that is cheaper than to branch.
 
     Args:
       agc: coefficients.
@@ -57,41 +58,47 @@ def update(
     Returns:
       The new memory and sums.
     """
-    totals, inputs, due = [], [], []
-    incoming, turn, period = agc.detect_scale[None, :, None] * heard, jnp.asarray(True), 1
-    for stage, decimation in enumerate(structure.decimations):
-        # A stage hears the next faster one only at that one's updates.
-        total = jnp.where(turn, sums[:, stage] + incoming, sums[:, stage])
-        period *= decimation
-        turn = jnp.logical_and(complete, phase % period == 0)
-        incoming = total / decimation
-        totals.append(total)
-        inputs.append(incoming)
-        due.append(turn)
-    stages: list[Field] = []
-    slower = None
-    for stage in reversed(range(structure.n_stages)):
-        target = inputs[stage]
-        if slower is not None:
-            target = target + agc.stage_gain[None, :, None] * slower
-        old = memory[:, stage]
-        new = old + agc.epsilon[stage][None, :, None] * (target - old)
-        weights = tuple(
-            w[stage][None, :, None] for w in (agc.fir_low, agc.fir_middle, agc.fir_high)
+    sums = sums.at[:, 0].add(agc.detect_scale[None, :, None] * heard)
+    memory, sums = lax.cond(
+        complete,
+        lambda memory, sums: _take_in(agc, structure, memory, sums, phase, 0),
+        lambda memory, sums: (memory, sums),
+        memory,
+        sums,
+    )
+    return (
+        _couple(agc, structure, memory, phase, complete) if structure.n_ears > 1 else memory
+    ), sums
+
+
+def _couple(agc, structure, memory, phase, complete):
+    """Draws the ears together in the stages that have updated; the fastest is never coupled."""
+    periods = np.cumprod(structure.decimations)
+    due = complete & (phase % jnp.asarray(periods, phase.dtype) == 0)[None, :, None, None]
+    toward = jnp.mean(memory, axis=2, keepdims=True) - memory
+    return jnp.where(due, memory + agc.mix[None, :, :, None] * toward, memory)
+
+
+def _take_in(agc, structure, memory, sums, phase, stage):
+    """Updates a stage whose turn it is, after the next slower one if that one's turn it is, too."""
+    decimation = structure.decimations[stage]
+    target = sums[:, stage] / decimation
+    sums = sums.at[:, stage].set(0)
+    if stage + 1 < structure.n_stages:
+        sums = sums.at[:, stage + 1].add(target)
+        memory, sums = lax.cond(
+            phase % math.prod(structure.decimations[: stage + 2]) == 0,
+            lambda memory, sums: _take_in(agc, structure, memory, sums, phase, stage + 1),
+            lambda memory, sums: (memory, sums),
+            memory,
+            sums,
         )
-        new = smooth(new, weights, structure.fir_taps[stage], structure.fir_iterations[stage])
-        slower = jnp.where(due[stage], new, old)
-        stages.insert(0, slower)
-    if structure.n_ears > 1:
-        for stage in range(1, structure.n_stages):
-            toward = jnp.mean(stages[stage], axis=1, keepdims=True) - stages[stage]
-            mixed = stages[stage] + agc.mix[stage][None, :, None] * toward
-            stages[stage] = jnp.where(due[stage], mixed, stages[stage])
-    totals = [
-        jnp.where(turn, jnp.zeros_like(total), total)
-        for turn, total in zip(due, totals, strict=True)
-    ]
-    return jnp.stack(stages, axis=1), jnp.stack(totals, axis=1)
+        target = target + agc.stage_gain[None, :, None] * memory[:, stage + 1]
+    new = memory[:, stage]
+    new = new + agc.epsilon[stage][None, :, None] * (target - new)
+    weights = tuple(w[stage][None, :, None] for w in (agc.fir_low, agc.fir_middle, agc.fir_high))
+    new = smooth(new, weights, structure.fir_taps[stage], structure.fir_iterations[stage])
+    return memory.at[:, stage].set(new), sums
 
 
 def targets(car: CarCoefficients, level: Field) -> tuple[Field, Field]:

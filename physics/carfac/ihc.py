@@ -8,45 +8,57 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from physics.carfac.design import conductance
+from physics.carfac.linear import recurrence
 from physics.carfac.structures import IhcCoefficients
 
-Field = Float[Array, "batch ears channels"]
+Block = Float[Array, "time batch ears channels"]
 
 
 class IhcMemory(NamedTuple):
-    """What one sample leaves to the next; None where the style has no such memory."""
+    """What one block leaves to the next, `[batch, ears, channels]`; None where there is no such."""
 
-    cap1: Field | None
-    cap2: Field | None
-    lpf1: Field | None
-    lpf2: Field | None
+    cap1: Array | None
+    cap2: Array | None
+    lpf1: Array | None
+    lpf2: Array | None
 
 
-def step(
-    ihc: IhcCoefficients, style: str, memory: IhcMemory, bm: Field
-) -> tuple[IhcMemory, Field, Field]:
-    """One sample.
+def block(
+    ihc: IhcCoefficients, style: str, memory: IhcMemory, bm: Block, keep: Array
+) -> tuple[IhcMemory, Block, Block]:
+    """A few samples. The motion being known, every capacitor is a linear recurrence.
 
     Args:
-      ihc: coefficients, each with a leading axis of 1 for the batch.
+      ihc: coefficients, each with leading axes of 1 for time and batch.
       style: one of `structures.IHC_STYLES`.
-      memory: from the sample before.
+      memory: from the block before.
       bm: displacement, high-passed.
+      keep: 1 for samples of the piece, 0 for those that must leave no trace; `[time, 1, 1, 1]`.
 
     Returns:
       Memory, neural activity, and receptor potential (0 at rest; 0 for the styles without one).
     """
     if style == "just_hwr":
         return memory, jnp.clip(bm, 0, 2), jnp.zeros_like(bm)
-    current = conductance(bm) * memory.cap1
-    cap1 = memory.cap1 - current * ihc.out1_rate + (1 - memory.cap1) * ihc.in1_rate
+    open_channels = conductance(bm)
+    cap1_before, cap1 = recurrence(
+        keep * (ihc.in1_rate + ihc.out1_rate * open_channels), keep * ihc.in1_rate, memory.cap1
+    )
     if style == "one_cap":
-        lpf1 = memory.lpf1 + ihc.lpf_rate * (current * ihc.output_gain - memory.lpf1)
-        lpf2 = memory.lpf2 + ihc.lpf_rate * (lpf1 - memory.lpf2)
-        nap = lpf2 - ihc.rest_output
-        return IhcMemory(cap1, None, lpf1, lpf2), nap, jnp.zeros_like(bm)
-    release = (1 - cap1) * memory.cap2
-    cap2 = memory.cap2 - release * ihc.out2_rate + (1 - memory.cap2) * ihc.in2_rate
-    lpf1 = memory.lpf1 + ihc.lpf_rate * (release * ihc.output_gain - memory.lpf1)
-    nap = lpf1 - ihc.rest_output
-    return IhcMemory(cap1, cap2, lpf1, None), nap, ihc.rest_cap1 - cap1
+        release = open_channels * cap1_before
+        _, lpf1 = _smooth(ihc, release * ihc.output_gain, memory.lpf1, keep)
+        _, lpf2 = _smooth(ihc, lpf1, memory.lpf2, keep)
+        memory = IhcMemory(cap1[-1], None, lpf1[-1], lpf2[-1])
+        return memory, lpf2 - ihc.rest_output, jnp.zeros_like(bm)
+    potential = 1 - cap1
+    cap2_before, cap2 = recurrence(
+        keep * (ihc.in2_rate + ihc.out2_rate * potential), keep * ihc.in2_rate, memory.cap2
+    )
+    _, lpf1 = _smooth(ihc, potential * cap2_before * ihc.output_gain, memory.lpf1, keep)
+    memory = IhcMemory(cap1[-1], cap2[-1], lpf1[-1], None)
+    return memory, lpf1 - ihc.rest_output, ihc.rest_cap1 - cap1
+
+
+def _smooth(ihc: IhcCoefficients, signal: Block, start: Array, keep: Array) -> tuple[Block, Block]:
+    rate = keep * ihc.lpf_rate
+    return recurrence(rate, rate * signal, start)

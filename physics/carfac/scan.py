@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from physics.carfac import agc, car, ihc, synapse
+from physics.carfac import agc, car, detect
 from physics.carfac.structures import Coefficients, State, Structure
 
 
@@ -82,15 +82,11 @@ def _join(piece: Any) -> Any:
 
 
 class _Wide:
-    """A model bound to its coefficients, these given an axis for the batch."""
+    """A model bound to its coefficients, these given axes for time and batch."""
 
     def __init__(self, coefficients: Coefficients, structure: Structure, outputs: tuple[str, ...]):
-        def with_batch_axis(tree):
-            return jax.tree.map(lambda a: a[None], tree)
-
-        self.car = with_batch_axis(coefficients.car)
-        self.ihc = with_batch_axis(coefficients.ihc)
-        self.synapse = with_batch_axis(coefficients.synapse)
+        self.wide = jax.tree.map(lambda a: a[None, None], coefficients)
+        self.car = self.wide.car
         self.agc = coefficients.agc
         self.structure = structure
         self.outputs = outputs
@@ -98,77 +94,52 @@ class _Wide:
     def block(self, state: State, xs: Any) -> tuple[State, dict[str, Array]]:
         """A block of audio `[size, batch, ears]`, with `valid` `[size]` or None for all of it."""
         audio, valid = xs
-        structure = self.structure
-        count = audio.shape[0] if valid is None else jnp.sum(valid, dtype=jnp.int32)
-
-        def sample(carry, x_and_valid):
-            new, out = self.sample(carry, x_and_valid[0], state.undamping_step, state.gain_step)
-            if valid is not None:
-                keep = x_and_valid[1]
-                new = jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, carry)
-                out["nap"] = jnp.where(keep, out["nap"], 0)
-            return new, out
-
-        carry, out = lax.scan(sample, self.memories(state), (audio, valid))
-        state = self.remember(state, carry)
+        structure, dtype = self.structure, audio.dtype
+        if valid is None:
+            keep = jnp.ones((audio.shape[0], 1, 1, 1), dtype)
+        else:
+            keep = valid.astype(dtype)[:, None, None, None]
+        elapsed = jnp.cumsum(keep, axis=0)
+        undamping = state.undamping[None] + elapsed * state.undamping_step[None]
+        gain = state.gain[None] + elapsed * state.gain_step[None]
+        memory = car.CarMemory(state.z1, state.z2, state.z2_before, state.stage_out)
+        channels = structure.n_channels
+        first_channel = jax.lax.pad(
+            audio[..., None],
+            jnp.zeros((), dtype),
+            [(0, 0, 0), (0, 0, 0), (0, 0, 0), (0, channels - 1, 0)],
+        )
+        y, before, memory = car.block(
+            structure, self.car, memory, first_channel, undamping, gain, valid
+        )
+        heard, out = detect.block(structure, self.wide, detect.Memory.of(state), y, keep)
+        out |= {"ohc": before.z2, "agc": undamping}
+        state = heard.put_into(state).replace(
+            undamping=undamping[-1], gain=gain[-1], **memory._asdict()
+        )
         if structure.n_stages:
-            # Phase first reaches a multiple of the block's size when the block is complete.
-            phase = state.phase + count
-            complete = phase % structure.block_samples == 0
-            if valid is not None:
-                complete = complete & (count > 0)
-            heard = jnp.sum(out["nap"], axis=0)
-            memory, sums = agc.update(
-                self.agc, structure, state.agc_memory, state.agc_sum, heard, phase, complete
-            )
-            state = state.replace(
-                agc_memory=memory, agc_sum=sums, phase=phase % structure.period_samples
-            )
-            if not structure.open_loop:
-                state = self.close_loop(state, complete)
+            state = self.adapt(state, jnp.sum(keep * out["nap"], axis=0), valid, audio.shape[0])
         return state, {name: out[name] for name in self.outputs}
 
-    def sample(self, carry, x, undamping_step, gain_step):
-        """One sample of all that is faster than the gain control."""
-        car_memory, undamping, gain, ac, ihc_memory, synapse_memory = carry
-        undamping, gain = undamping + undamping_step, gain + gain_step
-        out = {"ohc": car_memory.z2, "agc": undamping}
-        car_memory, y = car.step(self.car, self.structure, car_memory, x, undamping, gain)
-        bm = y - ac
-        ac = ac + self.car.ac_rate * bm
-        ihc_memory, nap, potential = ihc.step(self.ihc, self.structure.ihc, ihc_memory, bm)
-        out["bm"], out["receptor_potential"] = bm, potential
-        if synapse_memory is not None:
-            synapse_memory, nap, out["firings"] = synapse.step(
-                self.synapse, synapse_memory, potential
-            )
-        keep = {"nap": nap, **{name: out[name] for name in self.outputs if name != "nap"}}
-        return (car_memory, undamping, gain, ac, ihc_memory, synapse_memory), keep
-
-    def memories(self, state: State):
-        """The part of the state that changes every sample."""
-        return (
-            car.CarMemory(state.z1, state.z2, state.z2_before, state.stage_out),
-            state.undamping,
-            state.gain,
-            state.ac,
-            ihc.IhcMemory(state.cap1, state.cap2, state.lpf1, state.lpf2),
-            None
-            if state.reservoir is None
-            else synapse.SynapseMemory(state.reservoir, state.fibre_lpf),
+    def adapt(self, state: State, heard: Array, valid: Array | None, size: int) -> State:
+        """Lets the gain control hear a block, and act where the block is complete."""
+        structure = self.structure
+        count = size if valid is None else jnp.sum(valid, dtype=jnp.int32)
+        phase = state.phase + count
+        complete = (phase % structure.block_samples == 0) & (count > 0)
+        memory, sums = agc.update(
+            self.agc, structure, state.agc_memory, state.agc_sum, heard, phase, complete
         )
-
-    def remember(self, state: State, carry) -> State:
-        """Puts it back."""
-        car_memory, undamping, gain, ac, ihc_memory, synapse_memory = carry
-        fields = {**car_memory._asdict(), **ihc_memory._asdict()}
-        if synapse_memory is not None:
-            fields |= synapse_memory._asdict()
-        return state.replace(undamping=undamping, gain=gain, ac=ac, **fields)
+        state = state.replace(
+            agc_memory=memory, agc_sum=sums, phase=phase % structure.period_samples
+        )
+        return state if structure.open_loop else self.close_loop(state, complete)
 
     def close_loop(self, state: State, complete) -> State:
         """Aims undamping and gain at what the gain control asks for, one block from now."""
-        undamping, gain = agc.targets(self.car, state.agc_memory[:, 0])
+        undamping, gain = agc.targets(
+            jax.tree.map(lambda a: a[0], self.car), state.agc_memory[:, 0]
+        )
         size = self.structure.block_samples
         new = (undamping - state.undamping) / size, (gain - state.gain) / size
         return state.replace(
