@@ -38,13 +38,12 @@ class ConvNet(nn.Module):
     features: tuple[int, ...] = (16, 32, 64, 64)
     strides: tuple[int, ...] = (2, 2, 2)
     kernel: int = 3
-    dropout: float = 0.3
+    dropout: float = 0.2
     frame_masks: int = 2
-    frame_mask_fraction: float = 0.15
+    frame_mask_fraction: float = 0.1
     channel_masks: int = 2
-    channel_mask_fraction: float = 0.15
+    channel_mask_fraction: float = 0.1
     momentum: float = 0.9
-    pool_channels: bool = False
 
     @nn.compact
     def __call__(
@@ -71,8 +70,6 @@ class ConvNet(nn.Module):
         x = x[..., None] if x.ndim == 3 else jnp.moveaxis(x, 2, -1)
         for width, stride in zip(self.features, self._strides(), strict=True):
             x, mask = self._block(x, mask, width, stride, train)
-        if self.pool_channels:
-            x = x.mean(2)
         pooled = jnp.concatenate([masked_mean(x, mask), masked_max(x, mask)], axis=-1)
         pooled = pooled.reshape(pooled.shape[0], -1)
         pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
