@@ -74,7 +74,7 @@ def call_learner(
     *,
     train: bool,
     mask: Bool[Array, "batch frames"] | None = None,
-    rngs: Mapping[str, Key[Array, ""]] | None = None,
+    rngs: Mapping[Any, Key[Array, ""]] | None = None,
     mutable: Collection[str] | bool = False,
 ) -> Any:
     """Calls a learner, with the mask if it takes one.
