@@ -22,6 +22,22 @@ Field = Float[Array, "batch ears channels"]
 Block = Float[Array, "time batch ears channels"]
 
 
+class Resonators(NamedTuple):
+    """The coefficients that matter from sample to sample; see `structures.CarCoefficients`."""
+
+    one_minus_cos: Array
+    sin: Array
+    damping: Array
+    zero: Array
+    velocity_scale: Array
+    velocity_offset: Array
+
+    @classmethod
+    def of(cls, car: CarCoefficients) -> Resonators:
+        """Those of all of a cascade's coefficients, with axes of 1 for time and batch."""
+        return cls(*(getattr(car, name)[None, None] for name in cls._fields))
+
+
 class CarMemory(NamedTuple):
     """What one sample of the cascade leaves to the next; see `structures.State`.
 
@@ -37,7 +53,7 @@ class CarMemory(NamedTuple):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def block(
     structure: Structure,
-    car: CarCoefficients,
+    car: Resonators,
     memory: CarMemory,
     x: Block,
     undamping: Block,
@@ -79,6 +95,7 @@ def _block_jvp(structure, primals, tangents):
     car, memory, x, undamping, gain, valid = primals
     car_dot, memory_dot, x_dot, undamping_dot, gain_dot, _ = tangents
     y, before, after = block(structure, car, memory, x, undamping, gain, valid)
+    car, car_dot = linear.spread(car, car_dot, x.shape[:2])
 
     def turn(car, undamping, before):
         return _turn(car, structure, undamping, before)
@@ -112,7 +129,7 @@ def _block_jvp(structure, primals, tangents):
     return (y, before, after), (y_dot, before_dot, after_dot)
 
 
-def _turn(car: CarCoefficients, structure: Structure, undamping: Array, memory: CarMemory):
+def _turn(car: Resonators, structure: Structure, undamping: Array, memory: CarMemory):
     """Rotates and damps each resonator: z1 and z2 before anything comes in."""
     damping = car.damping - undamping
     if not structure.linear_car:

@@ -10,10 +10,30 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from physics.carfac import ihc, synapse
-from physics.carfac.linear import recurrence
-from physics.carfac.structures import Coefficients, State, Structure
+from physics.carfac.linear import recurrence, spread
+from physics.carfac.structures import (
+    Coefficients,
+    IhcCoefficients,
+    State,
+    Structure,
+    SynapseCoefficients,
+)
 
 Block = Float[Array, "time batch ears channels"]
+
+
+class Cells(NamedTuple):
+    """The coefficients that matter here, with axes of 1 for time and batch."""
+
+    ac_rate: Array
+    ihc: IhcCoefficients
+    synapse: SynapseCoefficients | None
+
+    @classmethod
+    def of(cls, coefficients: Coefficients) -> Cells:
+        """Those of all of a model's coefficients."""
+        cells = cls(coefficients.car.ac_rate, coefficients.ihc, coefficients.synapse)
+        return jax.tree.map(lambda a: a[None, None], cells)
 
 
 class Memory(NamedTuple):
@@ -39,7 +59,7 @@ class Memory(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def block(
-    structure: Structure, coefficients: Coefficients, memory: Memory, y: Block, keep: Array
+    structure: Structure, cells: Cells, memory: Memory, y: Block, keep: Array
 ) -> tuple[Memory, dict[str, Any]]:
     """A few samples: outputs of the cascade to neural activity.
 
@@ -48,7 +68,7 @@ def block(
 
     Args:
       structure: of the model.
-      coefficients: each with leading axes of 1 for time and batch.
+      cells: coefficients.
       memory: from the block before.
       y: outputs of the cascade's stages.
       keep: 1 for samples of the piece, 0 for those that must leave no trace; `[time, 1, 1, 1]`.
@@ -59,7 +79,7 @@ def block(
 
     def step(memory, now):
         y, keep = now
-        memory, out = _stages(structure, coefficients, memory, y[None], keep[None])
+        memory, out = _stages(structure, cells, memory, y[None], keep[None])
         return memory, {name: value[0] for name, value in out.items()}
 
     return lax.scan(step, memory, (y, keep))
@@ -67,18 +87,23 @@ def block(
 
 @block.defjvp
 def _block_jvp(structure, primals, tangents):
-    return jax.jvp(functools.partial(_stages, structure), primals, tangents)
+    cells, memory, y, keep = primals
+    cells_dot, memory_dot, y_dot, keep_dot = tangents
+    cells, cells_dot = spread(cells, cells_dot, y.shape[:2])
+    return jax.jvp(
+        functools.partial(_stages, structure),
+        (cells, memory, y, keep),
+        (cells_dot, memory_dot, y_dot, keep_dot),
+    )
 
 
-def _stages(
-    structure: Structure, coefficients: Coefficients, memory: Memory, y: Block, keep: Array
-):
-    rate = keep * coefficients.car.ac_rate
+def _stages(structure: Structure, cells: Cells, memory: Memory, y: Block, keep: Array):
+    rate = keep * cells.ac_rate
     held, after = recurrence(rate, rate * y, memory.ac)
     bm = y - held
-    cells, nap, potential = ihc.block(coefficients.ihc, structure.ihc, memory.cells, bm, keep)
+    inner, nap, potential = ihc.block(cells.ihc, structure.ihc, memory.cells, bm, keep)
     out = {"bm": bm, "receptor_potential": potential}
     fibres = memory.fibres
-    if coefficients.synapse is not None and fibres is not None:
-        fibres, nap, out["firings"] = synapse.block(coefficients.synapse, fibres, potential, keep)
-    return Memory(after[-1], cells, fibres), {"nap": nap, **out}
+    if cells.synapse is not None and fibres is not None:
+        fibres, nap, out["firings"] = synapse.block(cells.synapse, fibres, potential, keep)
+    return Memory(after[-1], inner, fibres), {"nap": nap, **out}

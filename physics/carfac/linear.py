@@ -7,6 +7,8 @@ that drives it can be worked out for every sample at once. The rules below say s
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -52,6 +54,30 @@ def _before_jvp(primals, tangents):
     leak_dot, drive_dot, start_dot = tangents
     before = _before(leak, drive, start)
     return before, _run(leak, drive_dot - leak_dot * before, start_dot)
+
+
+def spread(coefficients: Any, coefficients_dot: Any, over: tuple[int, int]) -> tuple[Any, Any]:
+    """Gives coefficients, and how they move, axes of time and batch, before rules work them out.
+
+    In reverse the movement of a coefficient is summed over time and batch. XLA's reductions over
+    leading axes are slow on CPUs, its products of matrices are not, hence the product with ones.
+
+    Args:
+      coefficients: tree of `[1, 1, ...]`.
+      coefficients_dot: their tangents.
+      over: sizes of the two axes.
+    """
+
+    def wide(a):
+        return jnp.broadcast_to(a, (*over, *a.shape[2:]))
+
+    leaves, structure = jax.tree.flatten(coefficients_dot)
+    row = jnp.concatenate([leaf.reshape(1, -1) for leaf in leaves], axis=1)
+    ones = jnp.ones((over[0] * over[1], 1), row.dtype)
+    rows = jnp.dot(ones, row, precision=lax.Precision.HIGHEST)
+    columns = lax.split(rows, [leaf.size for leaf in leaves], axis=1)
+    leaves = [c.reshape(*over, *leaf.shape[2:]) for c, leaf in zip(columns, leaves, strict=True)]
+    return jax.tree.map(wide, coefficients), structure.unflatten(leaves)
 
 
 def ripple(gain: Channels, drive: Channels) -> Channels:

@@ -85,8 +85,9 @@ class _Wide:
     """A model bound to its coefficients, these given axes for time and batch."""
 
     def __init__(self, coefficients: Coefficients, structure: Structure, outputs: tuple[str, ...]):
-        self.wide = jax.tree.map(lambda a: a[None, None], coefficients)
-        self.car = self.wide.car
+        self.resonators = car.Resonators.of(coefficients.car)
+        self.cells = detect.Cells.of(coefficients)
+        self.car = jax.tree.map(lambda a: a[None], coefficients.car)
         self.agc = coefficients.agc
         self.structure = structure
         self.outputs = outputs
@@ -110,9 +111,9 @@ class _Wide:
             [(0, 0, 0), (0, 0, 0), (0, 0, 0), (0, channels - 1, 0)],
         )
         y, before, memory = car.block(
-            structure, self.car, memory, first_channel, undamping, gain, valid
+            structure, self.resonators, memory, first_channel, undamping, gain, valid
         )
-        heard, out = detect.block(structure, self.wide, detect.Memory.of(state), y, keep)
+        heard, out = detect.block(structure, self.cells, detect.Memory.of(state), y, keep)
         out |= {"ohc": before.z2, "agc": undamping}
         state = heard.put_into(state).replace(
             undamping=undamping[-1], gain=gain[-1], **memory._asdict()
@@ -137,9 +138,7 @@ class _Wide:
 
     def close_loop(self, state: State, complete) -> State:
         """Aims undamping and gain at what the gain control asks for, one block from now."""
-        undamping, gain = agc.targets(
-            jax.tree.map(lambda a: a[0], self.car), state.agc_memory[:, 0]
-        )
+        undamping, gain = agc.targets(self.car, state.agc_memory[:, 0])
         size = self.structure.block_samples
         new = (undamping - state.undamping) / size, (gain - state.gain) / size
         return state.replace(
