@@ -1,12 +1,13 @@
 """Exists to run CAR-FAC on any XLA device, and with any of JAX's transformations.
 
-An outer scan over blocks, the time between two updates of the gain control; within it a scan over
-samples. Blocks are checkpointed: a gradient keeps the state once per block and recomputes
-the rest.
+A scan over blocks, the time between two updates of the gain control; within it loops over samples.
+Blocks are checkpointed: a gradient keeps the state once per block and recomputes the rest.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import jax
@@ -16,6 +17,9 @@ from jaxtyping import Array, Float
 
 from physics.carfac import agc, car, detect
 from physics.carfac.structures import Coefficients, State, Structure
+
+# States that a gradient may keep before it trades a sixth more time for much less memory.
+_KEPT_BYTES = 2**28
 
 
 def run(
@@ -35,7 +39,7 @@ def run(
       audio: in the dtype of the coefficients, at least one sample.
       outputs: which of `structures.OUTPUTS` to give; what is not asked for is not stored.
       aligned: the caller knows that `state.phase` is a multiple of `structure.block_samples`
-        (a fresh state, say); saves the masking of partial blocks.
+        (a fresh state, say); saves some masking.
 
     Returns:
       `[batch, time, ears, channels]` for each output (firings `[..., classes]`), and the state
@@ -44,41 +48,52 @@ def run(
     batch, n_samples, n_ears = audio.shape
     size = structure.block_samples
     wide = _Wide(coefficients, structure, outputs)
-    by_time = jnp.moveaxis(audio, 1, 0)
     if structure.open_loop or not structure.n_stages:
         zero = jnp.zeros_like(state.gain_step)
         state = state.replace(undamping_step=zero, gain_step=zero)
-    if aligned:
-        n_blocks, rest = divmod(n_samples, size)
-        pieces = []
-        if n_blocks:
-            blocks = by_time[: n_blocks * size].reshape(n_blocks, size, batch, n_ears)
-            state, piece = lax.scan(jax.checkpoint(wide.block), state, (blocks, None))
-            pieces.append(_join(piece))
-        if rest:
-            state, piece = wide.block(state, (by_time[n_blocks * size :], None))
-            pieces.append(piece)
-        joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
-    else:
-        # The piece may begin and end within a block: shift it to where its blocks begin, and let
-        # samples that are not its own leave no trace.
-        n_blocks = (n_samples + 2 * (size - 1)) // size
-        offset = state.phase % size
-        padded = jnp.zeros((n_blocks * size, batch, n_ears), audio.dtype)
-        padded = lax.dynamic_update_slice_in_dim(padded, by_time, offset, axis=0)
-        index = jnp.arange(n_blocks * size)
-        valid = (index >= offset) & (index < offset + n_samples)
-        blocks = padded.reshape(n_blocks, size, batch, n_ears)
-        xs = (blocks, valid.reshape(n_blocks, size))
-        state, piece = lax.scan(jax.checkpoint(wide.block), state, xs)
-        joined = jax.tree.map(
-            lambda a: lax.dynamic_slice_in_dim(a, offset, n_samples, axis=0), _join(piece)
-        )
-    return {name: jnp.moveaxis(value, 0, 1) for name, value in joined.items()}, state
+    # A piece may begin and end within a block: shift it to where its blocks begin, and let
+    # samples that are not its own leave no trace.
+    n_blocks = -(-(n_samples + (0 if aligned else size - 1)) // size)
+    groups = _groups(n_blocks, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    shape = (*groups, size)
+    total = math.prod(shape)
+    offset = jnp.zeros((), jnp.int32) if aligned else state.phase % size
+    by_time = jnp.moveaxis(audio, 1, 0)
+    if total > n_samples:
+        padded = jnp.zeros((total, batch, n_ears), audio.dtype)
+        by_time = lax.dynamic_update_slice_in_dim(padded, by_time, offset, axis=0)
+    valid = None
+    if total > n_samples or not aligned:
+        index = jnp.arange(total)
+        valid = ((index >= offset) & (index < offset + n_samples)).reshape(shape)
+    state, pieces = _nested_scan(
+        wide.block, len(groups), state, (by_time.reshape(*shape, batch, n_ears), valid)
+    )
+    given = {}
+    for name, piece in pieces.items():
+        joined = piece.reshape(total, *piece.shape[len(shape) :])
+        joined = lax.dynamic_slice_in_dim(joined, offset, n_samples, axis=0)
+        given[name] = jnp.moveaxis(joined, 0, 1)
+    return given, state
 
 
-def _join(piece: Any) -> Any:
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), piece)
+def _groups(n_blocks: int, state_bytes: int) -> tuple[int, ...]:
+    """How to nest the scan over blocks: the product is at least `n_blocks`.
+
+    A gradient keeps one state for each step of each level, and runs the model once more for each
+    level: many blocks are grouped by the square root of their number.
+    """
+    if n_blocks * state_bytes <= _KEPT_BYTES:
+        return (n_blocks,)
+    inner = math.isqrt(n_blocks - 1) + 1
+    outer = -(-n_blocks // inner)
+    return (outer, -(-n_blocks // outer))
+
+
+def _nested_scan(step: Any, levels: int, state: State, xs: Any) -> tuple[State, Any]:
+    if levels > 1:
+        step = functools.partial(_nested_scan, step, levels - 1)
+    return lax.scan(jax.checkpoint(step), state, xs)
 
 
 class _Wide:
