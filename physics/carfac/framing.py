@@ -24,32 +24,37 @@ def window_segments(window: str, window_samples: int, hop_samples: int) -> np.nd
     return (weights / weights.sum()).reshape(-1, hop_samples)
 
 
-def frames(
-    activity: Float[Array, "batch time ears channels"],
-    segments: np.ndarray,
-    past: Float[Array, "batch past ears channels"],
-) -> tuple[Float[Array, "batch frames ears channels"], Float[Array, "batch past ears channels"]]:
+def hop_sums(
+    activity: Float[Array, "batch time ears channels"], segments: Float[Array, "segments hop"]
+) -> Float[Array, "batch hops segments ears channels"]:
+    """Each hop of activity, weighed once for each segment of the window it will be in."""
+    batch, time, ears, channels = activity.shape
+    hops = activity.reshape(batch, time // segments.shape[1], segments.shape[1], ears, channels)
+    return jnp.einsum("bfhec,sh->bfsec", hops, segments)
+
+
+def overlap(
+    hops: Float[Array, "batch hops segments ears channels"],
+    past: Float[Array, "batch past segments ears channels"],
+) -> tuple[
+    Float[Array, "batch hops ears channels"],
+    Float[Array, "batch past segments ears channels"],
+]:
     """Weighted means over windows that end at each hop.
 
     Args:
-      activity: `time` a multiple of the hop.
-      segments: from `window_segments`.
-      past: the samples before, one window less one hop of them (zeros at the start of a clip).
+      hops: from `hop_sums`.
+      past: the hops before, one less than there are segments (zeros at the start of a clip).
 
     Returns:
       Frames, and the `past` of the next piece.
     """
-    n_segments, hop = segments.shape
-    whole = jnp.concatenate([past, activity], axis=1)
-    n_frames = activity.shape[1] // hop
-    hops = whole.reshape(whole.shape[0], n_frames + n_segments - 1, hop, *whole.shape[2:])
-    weights = jnp.asarray(segments, activity.dtype)
-    # Each hop of audio is weighed once for each segment of the window it will be in.
-    parts = jnp.einsum("bfhec,sh->sbfec", hops, weights)
+    n_frames, n_segments = hops.shape[1:3]
+    whole = jnp.concatenate([past, hops], axis=1)
     framed = (
-        sum(parts[s, :, s : s + n_frames] for s in range(1, n_segments)) + parts[0, :, :n_frames]
+        sum(whole[:, s : s + n_frames, s] for s in range(1, n_segments)) + whole[:, :n_frames, 0]
     )
-    return framed, whole[:, n_frames * hop :]
+    return framed, whole[:, n_frames:]
 
 
 def compress(x: Float[Array, "*axes"], compression: str) -> Float[Array, "*axes"]:

@@ -12,15 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from physics.base import Physics, frame_mask, sample_mask
-from physics.carfac import checks, design, framing, rest, scan, setup
+from physics.carfac import checks, design, framing, kernels, rest, setup
 from physics.carfac import parameters as tables
 from physics.carfac.structures import Coefficients, State, Structure
 
 if TYPE_CHECKING:
     FullRate = Float[Array, "batch time ears channels"]
     FullRateByClass = Float[Array, "batch time ears channels classes"]
+    Hops = Float[Array, "batch past segments ears channels"]
 else:
-    FullRate = FullRateByClass = Any  # pytree fields hold anything under `jax.tree.map`
+    FullRate = FullRateByClass = Hops = Any  # pytree fields hold anything under `jax.tree.map`
 
 
 @flax.struct.dataclass
@@ -46,10 +47,10 @@ class CarfacOutputs:
 
 @flax.struct.dataclass
 class FramedState:
-    """State of a framed model: the cochlea's, and the activity that later windows still see."""
+    """State of a framed model: the cochlea's, and the hops that later windows still see."""
 
     cochlea: State
-    past: FullRate
+    past: Hops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,8 @@ class Carfac(Physics):
         if self.hop_s is None:
             return cochlea
         batch, ears, channels = cochlea.z1.shape
-        past = (batch, self.window_samples - self.hop_samples, ears, channels)
+        segments = self.window_samples // self.hop_samples
+        past = (batch, segments - 1, segments, ears, channels)
         return FramedState(cochlea, jnp.zeros(past, cochlea.z1.dtype))
 
     def run(
@@ -188,28 +190,36 @@ class Carfac(Physics):
           The outputs and the state after the piece.
         """
         checks.check_outputs(outputs, self.ihc)
-        checks.check_audio(audio, self.n_ears)
-        coefficients = self.design(params)
-        dtype = coefficients.car.sin.dtype
-        audio = jnp.asarray(audio, dtype)
-        audio = audio[..., None] if audio.ndim == 2 else audio
-        mask = None
+        coefficients, audio, before = self._begin(params, audio, state, lengths)
+        given, after = kernels.run(
+            self.kernel,
+            coefficients,
+            self.structure,
+            before,
+            audio,
+            tuple(outputs),
+            aligned=state is None,
+        )
         if lengths is not None:
             mask = sample_mask(audio.shape[1], lengths)
-            audio = jnp.where(mask[:, :, None], audio, 0)
-        audio = audio * 10 ** ((self.full_scale_db_spl - 100) / 20)
-        fresh = state is None
-        if state is None:
-            state = rest.initial_state(coefficients, self.structure, audio.shape[0], self.settled)
-        given, state = scan.run(
-            coefficients, self.structure, state, audio, tuple(outputs), aligned=fresh
-        )
-        if mask is not None:
             given = {
                 name: jnp.where(mask.reshape(mask.shape + (1,) * (value.ndim - 2)), value, 0)
                 for name, value in given.items()
             }
-        return CarfacOutputs(**given), state
+        return CarfacOutputs(**given), after
+
+    def _begin(self, params: Any, audio: Any, state: State | None, lengths: Any):
+        """Coefficients, audio `[batch, time, ears]` as the cochlea hears it, state before."""
+        checks.check_audio(audio, self.n_ears)
+        coefficients = self.design(params)
+        audio = jnp.asarray(audio, coefficients.car.sin.dtype)
+        audio = audio[..., None] if audio.ndim == 2 else audio
+        if lengths is not None:
+            audio = jnp.where(sample_mask(audio.shape[1], lengths)[:, :, None], audio, 0)
+        audio = audio * 10 ** ((self.full_scale_db_spl - 100) / 20)
+        if state is None:
+            state = rest.initial_state(coefficients, self.structure, audio.shape[0], self.settled)
+        return coefficients, audio, state
 
     def apply(self, params: Any, inputs: Any, state: Any = None, lengths: Any = None) -> Any:
         """Neural activity: full rate, or in frames if `hop_s` is given.
@@ -236,14 +246,22 @@ class Carfac(Physics):
         return (features[:, :, 0] if self.n_ears == 1 else features), state
 
     def _frames(self, params: Any, audio: Any, state: FramedState | None, lengths: Any):
-        hop, n_frames = self.hop_samples, self.num_frames(audio.shape[1])
         cochlea = None if state is None else state.cochlea
-        out, cochlea = self.run(params, audio, cochlea, ("nap",), lengths)
-        past = self._framed(cochlea).past if state is None else state.past
-        segments = framing.window_segments(self.window, self.window_samples, hop)
-        framed, past = framing.frames(out.nap[:, : n_frames * hop], segments, past)
+        coefficients, audio, before = self._begin(params, audio, cochlea, lengths)
+        hop = self.hop_samples
+        hops, after = kernels.run_hops(
+            self.kernel,
+            coefficients,
+            self.structure,
+            before,
+            audio,
+            framing.window_segments(self.window, self.window_samples, hop),
+            aligned=state is None,
+        )
+        past = self._framed(after).past if state is None else state.past
+        framed, past = framing.overlap(hops, past)
         framed = framing.compress(framed, self.compression)
         if lengths is not None:
-            mask = frame_mask(n_frames, hop, lengths)
+            mask = frame_mask(framed.shape[1], hop, lengths)
             framed = jnp.where(mask[:, :, None, None], framed, 0)
-        return framed, FramedState(cochlea, past)
+        return framed, FramedState(after, past)

@@ -172,7 +172,7 @@ def _forward(call: _Call, audio, rows, agc_rows, state, window, phase, keep: boo
     n_samples = audio.shape[1]
     n_checkpoints = -(-n_samples // call.interval(n_samples))
     checkpoints = (n_checkpoints, *state.shape) if keep else (0,)
-    *traces, state, checkpoints = jax.ffi.ffi_call(
+    results: Any = jax.ffi.ffi_call(
         library.FORWARD,
         [
             *call.shapes(audio, state, window),
@@ -181,4 +181,5 @@ def _forward(call: _Call, audio, rows, agc_rows, state, window, phase, keep: boo
         ],
         vmap_method="sequential",
     )(audio, rows, agc_rows, state, window, phase, **call.attributes(n_samples))
+    *traces, state, checkpoints = results
     return tuple(traces), state, checkpoints

@@ -16,9 +16,9 @@ BACKWARD = "hybrid_carfac_backward"
 # Of ffi.cc: a library that was compiled from other sources than these must not be called.
 _INTERFACE = 1
 _HOW_TO_COMPILE = (
-    "To compile it, install a C++17 compiler (g++ or clang++) and install the package again, or run "
-    "`python setup.py build_ext --inplace` in a checkout. Until then kernel='xla' does the same, "
-    "more slowly."
+    "To compile it, install a C++17 compiler (g++ or clang++) and install the package again, or "
+    "run `python setup.py build_ext --inplace` in a checkout. Until then kernel='xla' does the "
+    "same, more slowly."
 )
 
 _logger = logging.getLogger(__name__)

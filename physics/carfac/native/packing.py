@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -97,6 +100,8 @@ def pack_state(state: State, structure: Structure) -> Float[Array, "batch rows e
         rows.append(jnp.zeros_like(state.z1) if value is None else value)
     packed = [jnp.stack(rows, axis=1)]
     if structure.n_classes:
+        assert state.reservoir is not None
+        assert state.fibre_lpf is not None
         packed += [jnp.moveaxis(value, -1, 1) for value in (state.reservoir, state.fibre_lpf)]
     if structure.n_stages:
         packed += [state.agc_memory, state.agc_sum]
@@ -111,7 +116,7 @@ def unpack_state(
 ) -> State:
     """The opposite, `n_samples` after `like`."""
     names = _CAR_STATE + _IHC_STATE[structure.ihc]
-    fields = {name: packed[:, i] for i, name in enumerate(names)}
+    fields: dict[str, Any] = {name: packed[:, i] for i, name in enumerate(names)}
     if not structure.use_delay_buffer:
         del fields["stage_out"]
     at, classes, stages = len(names), structure.n_classes, structure.n_stages
@@ -123,7 +128,7 @@ def unpack_state(
         at += stages
     period = structure.period_samples
     phase = (like.phase + n_samples % period) % period
-    return like.replace(phase=phase, **fields)
+    return dataclasses.replace(like, phase=phase, **fields)
 
 
 def state_rows(structure: Structure) -> int:
