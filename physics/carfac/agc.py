@@ -74,7 +74,7 @@ def update(
 def _couple(agc, structure, memory, phase, complete):
     """Draws the ears together in the stages that have updated; the fastest is never coupled."""
     periods = np.cumprod(structure.decimations)
-    due = complete & (phase % jnp.asarray(periods, phase.dtype) == 0)[None, :, None, None]
+    due = complete & (phase % jnp.asarray(periods, jnp.int32) == 0)[None, :, None, None]
     toward = jnp.mean(memory, axis=2, keepdims=True) - memory
     return jnp.where(due, memory + agc.mix[None, :, :, None] * toward, memory)
 
@@ -103,6 +103,6 @@ def _take_in(agc, structure, memory, sums, phase, stage):
 
 def targets(car: CarCoefficients, level: Field) -> tuple[Field, Field]:
     """Undamping and stage gain that the fastest stage's memory `level` asks for."""
-    relative = (1 - level) * car.ohc_health
-    gain = (car.gain_quadratic * relative + car.gain_linear) * relative + car.gain_constant
-    return car.undamping_range * relative, gain
+    relative = (1 - level) * car.ohc_health[None]
+    slope = car.gain_quadratic[None] * relative + car.gain_linear[None]
+    return car.undamping_range[None] * relative, slope * relative + car.gain_constant[None]

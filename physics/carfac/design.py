@@ -184,8 +184,13 @@ def design_synapse(
     )
 
 
-def design_agc(agc: dict[str, Any], structure: Structure) -> structures.AgcCoefficients:
+def design_agc(
+    agc: dict[str, Any] | None, structure: Structure, dtype: Any
+) -> structures.AgcCoefficients:
     """Coefficients of the gain control; every stage and ear at once, `[stages, ears]`."""
+    if agc is None:
+        none, ears = jnp.zeros((0, structure.n_ears), dtype), jnp.zeros(structure.n_ears, dtype)
+        return structures.AgcCoefficients(none, none, none, none, none, ears, ears)
     by_ear = (structure.n_ears, structure.n_stages)
     tau_s, scale1, scale2 = (
         _broadcast(agc[name], by_ear).T
@@ -216,7 +221,7 @@ def design_agc(agc: dict[str, Any], structure: Structure) -> structures.AgcCoeff
         fir_high=high,
         mix=mix,
         stage_gain=gain,
-        detect_scale=1 / dc_gain if structure.n_stages else dc_gain,
+        detect_scale=1 / dc_gain,
     )
 
 
@@ -258,7 +263,7 @@ def design(
     return structures.Coefficients(
         car=design_car(physical["car"], structure, min_pole_hz),
         ihc=design_ihc(physical.get("ihc", {}), structure),
-        agc=design_agc(physical["agc"], structure),
+        agc=design_agc(physical.get("agc"), structure, physical["car"]["ohc_health"].dtype),
         synapse=design_synapse(physical["synapse"], structure, healthy_fibres)
         if with_synapse
         else None,

@@ -64,7 +64,7 @@ def run(
         by_time = lax.dynamic_update_slice_in_dim(padded, by_time, offset, axis=0)
     valid = None
     if total > n_samples or not aligned:
-        index = jnp.arange(total)
+        index = jnp.arange(total, dtype=jnp.int32)
         valid = ((index >= offset) & (index < offset + n_samples)).reshape(shape)
     state, pieces = _nested_scan(
         wide.block, len(groups), state, (by_time.reshape(*shape, batch, n_ears), valid)
@@ -102,7 +102,7 @@ class _Wide:
     def __init__(self, coefficients: Coefficients, structure: Structure, outputs: tuple[str, ...]):
         self.resonators = car.Resonators.of(coefficients.car)
         self.cells = detect.Cells.of(coefficients)
-        self.car = jax.tree.map(lambda a: a[None], coefficients.car)
+        self.car = coefficients.car
         self.agc = coefficients.agc
         self.structure = structure
         self.outputs = outputs
