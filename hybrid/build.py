@@ -120,7 +120,7 @@ def _make(
         raise BuildError(f"{field}.target must be a class or function, got {target!r}")
     if inspect.isclass(target):
         _check_protocol(target, protocol, part, target_path)
-    kwargs = config[part].kwargs.to_dict()
+    kwargs = _frozen(config[part].kwargs.to_dict())
     accepted, takes_any = _parameters(target)
     for name in kwargs:
         if not takes_any and name not in accepted:
@@ -134,6 +134,13 @@ def _make(
         raise BuildError(f"{field} ({target_path}) could not be built: {error}") from error
     _check_protocol(built, protocol, part, target_path)
     return built
+
+
+def _frozen(value: Any) -> Any:
+    """Lists, which JSON makes of tuples, as tuples again: modules must be hashable."""
+    if isinstance(value, Mapping):
+        return {name: _frozen(item) for name, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _parameters(target: Any) -> tuple[list[str], bool]:

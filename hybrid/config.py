@@ -85,7 +85,7 @@ def apply_kwargs(
             text = given.get(part)
             if not text:
                 continue
-            config[part].kwargs.update(_json_object(f"--{part}_kwargs", text))
+            config[part].kwargs.update(_nested(_json_object(f"--{part}_kwargs", text)))
     return config
 
 
@@ -102,6 +102,20 @@ def _json_object(flag: str, text: str) -> dict[str, Any]:
             f"a {type(value).__name__}"
         )
     return value
+
+
+def _nested(value: Any) -> Any:
+    """Dotted names, which a ConfigDict refuses, as nested ones: {"a.b": 1} -> {"a": {"b": 1}}."""
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    for name, item in value.items():
+        *groups, last = name.split(".")
+        node = result
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = _nested(item)
+    return result
 
 
 def check_config(config: ConfigDict) -> None:

@@ -52,3 +52,11 @@ def test_parts_that_do_not_fit_are_named(toy_config, field, value, message):
     toy_config[part][name] = value
     with pytest.raises(BuildError, match=message):
         build(toy_config)
+
+
+def test_lists_of_json_become_tuples_so_that_modules_stay_hashable(toy_config):
+    toy_config.learner.target = "learners:ConvNet"
+    toy_config.learner.kwargs = {"features": [4, 8], "strides": [2]}
+    experiment = build(toy_config)
+    assert experiment.learner.features == (4, 8)
+    hash(experiment.task)

@@ -50,3 +50,10 @@ def test_another_target_loses_the_old_kwargs():
 def test_kwargs_must_be_a_json_object(text):
     with pytest.raises(ValueError, match="--physics_kwargs must be a JSON object"):
         apply_kwargs(default_config(), {"physics": text}, TARGETS)
+
+
+def test_dotted_names_in_json_become_nested_ones():
+    text = '{"initial": {"car.ohc_health": 0.5, "car.min_zeta": 0.2}}'
+    new = apply_kwargs(default_config(), {"physics": text}, TARGETS)
+    nested = {"initial": {"car": {"ohc_health": 0.5, "min_zeta": 0.2}}}
+    assert new.physics.kwargs.to_dict() == nested
