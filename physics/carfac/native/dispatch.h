@@ -15,7 +15,7 @@ extern const Kernels<double> kAvx2Double;
 #endif
 #if defined(HYBRID_WITH_AVX512)
 extern const Kernels<float> kAvx512Float, kAvx512WideFloat;
-extern const Kernels<double> kAvx512Double, kAvx512WideDouble;
+extern const Kernels<double> kAvx512Double;
 #endif
 
 enum Isa : int64_t { kIsaBaseline = 0, kIsaAvx2 = 1, kIsaAvx512 = 2 };
@@ -35,32 +35,40 @@ inline Isa best_isa() {
   return kIsaBaseline;
 }
 
-// Tables for an instruction set (negative: the best there is), the narrower first. What the
-// processor lacks is never chosen.
+// The kernels of a plan: `narrow` for tasks by channel, `wide` (which may be the same) for others.
 template <class T>
-std::vector<const Kernels<T>*> kernels_for(int64_t wanted) {
+struct Choice {
+  const Kernels<T>*narrow, *wide;
+};
+
+// Choices for an instruction set (negative: the best there is). What the processor lacks is never
+// chosen.
+inline std::vector<Choice<float>> choices(int64_t wanted, const float*) {
   const Isa best = best_isa();
   const int64_t isa = wanted < 0 || wanted > best ? best : wanted;
-  constexpr bool single = sizeof(T) == 4;
-  const auto pick = [](const auto& f, const auto& d) {
-    if constexpr (single) {
-      (void)d;
-      return &f;
-    } else {
-      (void)f;
-      return &d;
-    }
-  };
 #if defined(HYBRID_WITH_AVX512)
   if (isa == kIsaAvx512) {
-    return {pick(kAvx512Float, kAvx512Double), pick(kAvx512WideFloat, kAvx512WideDouble)};
+    return {{&kAvx512Float, &kAvx512Float}, {&kAvx512Float, &kAvx512WideFloat}};
   }
 #endif
 #if defined(HYBRID_WITH_AVX2)
-  if (isa == kIsaAvx2) return {pick(kAvx2Float, kAvx2Double)};
+  if (isa == kIsaAvx2) return {{&kAvx2Float, &kAvx2Float}};
 #endif
   (void)isa;
-  return {pick(kBaselineFloat, kBaselineDouble)};
+  return {{&kBaselineFloat, &kBaselineFloat}};
+}
+
+inline std::vector<Choice<double>> choices(int64_t wanted, const double*) {
+  const Isa best = best_isa();
+  const int64_t isa = wanted < 0 || wanted > best ? best : wanted;
+#if defined(HYBRID_WITH_AVX512)
+  if (isa == kIsaAvx512) return {{&kAvx512Double, &kAvx512Double}};
+#endif
+#if defined(HYBRID_WITH_AVX2)
+  if (isa == kIsaAvx2) return {{&kAvx2Double, &kAvx2Double}};
+#endif
+  (void)isa;
+  return {{&kBaselineDouble, &kBaselineDouble}};
 }
 
 }  // namespace carfac

@@ -154,22 +154,23 @@ bool run_tasks(const Shape& s, const Options& o, ffi::ThreadPool pool, const Byt
   if (o.threads > 0) threads = std::min(threads, o.threads);
   threads = std::max<int64_t>(1, threads);
   Plan plan{{}, 0};
-  const Kernels<T>* kernels = nullptr;
-  for (const Kernels<T>* k : kernels_for<T>(o.isa)) {
-    Plan candidate = share_out(s.clips, k->lanes, threads);
-    if (kernels && candidate.time >= plan.time) continue;
+  Choice<T> kernels{};
+  for (const Choice<T> choice : choices(o.isa, static_cast<const T*>(nullptr))) {
+    Plan candidate = share_out(s.clips, choice.wide->lanes, threads);
+    if (kernels.wide && candidate.time >= plan.time) continue;
     plan = std::move(candidate);
-    kernels = k;
+    kernels = choice;
   }
   std::atomic<bool> starved{false};
   const auto work = [&](int64_t i) {
     const Task task = plan.tasks[static_cast<size_t>(i)];
-    AlignedMemory memory(bytes(*kernels, task));
+    const Kernels<T>& k = *(task.by_channel ? kernels.narrow : kernels.wide);
+    AlignedMemory memory(bytes(k, task));
     if (!memory.at) {
       starved = true;
       return;
     }
-    run(*kernels, task, memory.at);
+    run(k, task, memory.at);
   };
   run_all(static_cast<int64_t>(plan.tasks.size()), threads, work,
           [&](auto helper) { pool.Schedule(std::move(helper)); });

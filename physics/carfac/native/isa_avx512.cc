@@ -6,7 +6,6 @@
 namespace carfac {
 extern const Kernels<float> kAvx512Float = avx512::kernels<float, 8>();
 extern const Kernels<double> kAvx512Double = avx512::kernels<double, 4>();
-extern const Kernels<float> kAvx512WideFloat = avx512::kernels<float, 16>();
-extern const Kernels<double> kAvx512WideDouble = avx512::kernels<double, 8>();
+extern const Kernels<float> kAvx512WideFloat = avx512::kernels<float, 16, false>();
 }  // namespace carfac
 #endif

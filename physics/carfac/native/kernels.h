@@ -40,12 +40,16 @@ struct Entry {
   }
 };
 
-template <class T, int kLanes, template <class, int> class TaskType, class Problem>
+// kByChannel: whether tasks by channel are compiled; if not, none must come.
+template <class T, int kLanes, bool kByChannel, template <class, int> class TaskType,
+          class Problem>
 struct Dispatch {
   template <class Use>
   static auto pick(const Problem& p, Task task, Use use) {
-    return task.by_channel ? style<Lanes<T, kLanes, false>>(p, use)
-                           : style<Lanes<T, kLanes, true>>(p, use);
+    if constexpr (kByChannel) {
+      if (task.by_channel) return style<Lanes<T, kLanes, false>>(p, use);
+    }
+    return style<Lanes<T, kLanes, true>>(p, use);
   }
   static size_t bytes(const Problem& p, Task task) {
     return pick(p, task, [&](auto entry, auto* type) {
@@ -76,10 +80,10 @@ struct Dispatch {
   }
 };
 
-template <class T, int kLanes>
+template <class T, int kLanes, bool kByChannel = true>
 constexpr Kernels<T> kernels() {
-  typedef Dispatch<T, kLanes, ForwardTask, Forward<T>> Forwards;
-  typedef Dispatch<T, kLanes, BackwardTask, Backward<T>> Backwards;
+  typedef Dispatch<T, kLanes, kByChannel, ForwardTask, Forward<T>> Forwards;
+  typedef Dispatch<T, kLanes, kByChannel, BackwardTask, Backward<T>> Backwards;
   return {kLanes, &Forwards::bytes, &Forwards::run, &Backwards::bytes, &Backwards::run};
 }
 
