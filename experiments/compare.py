@@ -120,8 +120,10 @@ def print_results(results: dict[str, Any], workdir: pathlib.Path) -> None:
         title = f"physics {name}" if name != PUT_BACK else name
         table.add_row(title, accuracy, f"{test['loss']:.4f}", str(test["num_examples"]))
     console.print(table)
-    table = Table("parameter", "unit", title="physical parameters that moved, most first")
-    for name in ("values", "at the start", "learned", "largest change"):
+    table = Table(title="physical parameters that moved, most first")
+    table.add_column("parameter", no_wrap=True)
+    table.add_column("unit")
+    for name in ("values", "start", "learned", "most"):
         table.add_column(name, justify="right")
     for row in results["moved"]:
         values = (row["count"], row["initial"], row["learned"], row["change"])

@@ -29,7 +29,7 @@ def launch_config() -> ConfigDict:
     """
     from hybrid.config import apply_kwargs
 
-    flag = flags.FLAGS["config"]
+    flag: Any = flags.FLAGS["config"]
     original = _load_file(config_flags.get_config_filename(flag))
     return apply_kwargs(
         flag.value,

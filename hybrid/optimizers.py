@@ -44,7 +44,8 @@ class BranchOptimizer:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of this step; 0 while the branch is not updated."""
-        return float(self.schedule(self.num_updates(step))) if self.active(step) else 0.0
+        rate = self.schedule(self.num_updates(step)) if self.active(step) else 0.0
+        return float(jnp.asarray(rate))
 
 
 def make_schedule(
@@ -101,7 +102,7 @@ def parse_overrides(params: Tree, overrides: Overrides | Mapping[str, Any]) -> T
         ValueError: a pattern that is no regular expression or matches nothing, a parameter that no
             pattern covers, or a multiplier that is not a finite number >= 0; names are listed.
     """
-    pairs = list(overrides.items() if hasattr(overrides, "items") else overrides)
+    pairs = list(overrides if isinstance(overrides, Sequence) else overrides.items())
     names = leaf_names(params)
     if not pairs:
         return dict.fromkeys(names, 1.0)
@@ -192,7 +193,7 @@ def build_optimizer(config: Any, params: Tree, num_steps: int, *, anchor: bool) 
 class _AnchorState(NamedTuple):
     """State of the decoupled decay: updates made, and (for physics) where it pulls to."""
 
-    count: jax.Array
+    num_updates: jax.Array
     anchor: Tree
 
 
@@ -204,10 +205,10 @@ def _decay(rate: float, schedule: optax.Schedule, anchor: bool) -> optax.Gradien
             jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params) if anchor else ()
         )
 
-    def update(updates: Tree, state: _AnchorState, params: Tree | None = None) -> Any:
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> Any:
         if params is None:
             raise ValueError("weight decay needs the parameters: call update(grads, state, params)")
-        scale = rate * schedule(state.count)
+        scale = rate * schedule(state.num_updates)
 
         def pull(u: Any, p: Any, origin: Any = None) -> Any:
             if origin is None:
@@ -215,16 +216,16 @@ def _decay(rate: float, schedule: optax.Schedule, anchor: bool) -> optax.Gradien
             return u - jnp.asarray(scale, p.dtype) * (p - origin)
 
         trees = (updates, params, state.anchor) if anchor else (updates, params)
-        return jax.tree.map(pull, *trees), state._replace(count=state.count + 1)
+        return jax.tree.map(pull, *trees), state._replace(num_updates=state.num_updates + 1)
 
     return optax.GradientTransformation(init, update)
 
 
 def _named_optimizer(name: str, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Looks an optimizer up in Optax; decay is added outside it, so its own is switched off."""
-    factory = getattr(optax, name, None)
-    accepts = inspect.signature(factory).parameters if callable(factory) else {}
-    if factory is None or "learning_rate" not in accepts or name.startswith("_"):
+    factory: Any = getattr(optax, name, None)
+    accepts = inspect.signature(factory).parameters if inspect.isfunction(factory) else {}
+    if "learning_rate" not in accepts or name.startswith("_"):
         known = [
             n
             for n in dir(optax)

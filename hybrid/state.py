@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jaxtyping import Array, Int, Key
 
 Tree = Any
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Branch:
     """One parameter tree and the state of the optimizer that owns it.
 
@@ -24,7 +24,7 @@ class Branch:
     opt_state: Tree
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class HybridState:
     """Everything the next step depends on, apart from the batch.
 

@@ -11,10 +11,10 @@ from hybrid.config import default_config
 def get_config() -> ConfigDict:
     """CAR-FAC at 8 kHz (a tone is the course of the pitch), a small conv net, four classes."""
     config = default_config()
-    config.num_steps = 300
+    config.num_steps = 200
     config.batch_size = 32
     config.log_every_steps = 10
-    config.eval_every_steps = 100
+    config.eval_every_steps = 50
     config.checkpoint_every_steps = 100
 
     config.data.target = "data.tones:SpokenTones"
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.learner.target = "learners:ConvNet"
 
     # The ear waits until the network has something to tell it.
-    config.physics_optimizer.start_step = 100
+    config.physics_optimizer.start_step = 60
     config.physics_optimizer.learning_rate = 0.01
     config.learner_optimizer.name = "adamw"
     config.learner_optimizer.learning_rate = 3e-3

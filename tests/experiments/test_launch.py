@@ -57,7 +57,7 @@ def test_train_resume_and_evaluate_with_parts_of_ones_own(tmp_path):
 def test_an_unknown_field_is_named_with_its_neighbours(tmp_path):
     for argument, message in (
         ("--config.physics_optimizer.learnin_rate=1", "did you mean learning_rate"),
-        ("--config.physics.kwargs.bands=4", '--physics_kwargs=\'{"bands": ...}\''),
+        ("--config.physics.kwargs.bands=4", "--physics_kwargs='{\"bands\": ...}'"),
         ("--config=tonse", "one of keywords, tones"),
     ):
         base = [] if argument.startswith("--config=") else ["--config=tones"]
