@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. Each creates .venv when it is missing and
-# installs into it again only when pyproject.toml or constraints.txt has changed.
+# installs into it again only when the dependencies or the sources of the native kernel have changed.
 #
 #   PYTHON=python3.12            another interpreter for .venv
 #   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -11,6 +11,7 @@ PIP_FLAGS ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+NATIVE := setup.py $(wildcard physics/carfac/native/*.cc physics/carfac/native/*.h)
 DEMO := runs/demo
 
 .PHONY: help demo test test-install lint format bench clean
@@ -54,7 +55,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The marker of an extra also depends on the plain install, so that one `make` never runs pip twice at once.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e .
 	@touch $@
 

@@ -1,9 +1,11 @@
 """What is shipped: a wheel made from the source distribution has all that runs, and no more."""
 
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -22,8 +24,11 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of the source distribution of a copy of the sources, which stay as they are."""
+def distributions(tmp_path_factory):
+    """Source distribution of a copy of the sources, and a wheel of it, made without a compiler.
+
+    That the native kernel is optional is tested so, and a minute of compiling is saved.
+    """
     folder = tmp_path_factory.mktemp("build")
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
     for package in (*PACKAGES, "tests"):
@@ -34,8 +39,14 @@ def wheel(tmp_path_factory):
     code = f"from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))"
     name = run(sys.executable, "-c", code, cwd=folder / "tree").splitlines()[-1]
     options = ("--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder / "wheels"))
-    run(*PIP, "wheel", *options, str(folder / name))
-    return next((folder / "wheels").glob("*.whl"))
+    no_compiler = os.environ | {"CC": "/no/such/compiler", "CXX": "/no/such/compiler"}
+    run(*PIP, "wheel", *options, str(folder / name), env=no_compiler)
+    return folder / name, next((folder / "wheels").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions):
+    return distributions[1]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +61,14 @@ def test_every_module_and_every_recording_is_shipped(names):
     assert "experiments/configs/tones.py" in wanted
     assert len([p for p in wanted if p.endswith(".ogg")]) == 1158
     assert sorted(wanted - names) == []
+
+
+def test_the_sources_of_the_native_kernel_are_in_the_source_distribution(distributions):
+    with tarfile.open(distributions[0]) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    folder = ROOT / "physics" / "carfac" / "native"
+    native = [p for pattern in ("*.cc", "*.h") for p in folder.glob(pattern)]
+    assert {p.relative_to(ROOT).as_posix() for p in native} | {"setup.py"} <= packed
 
 
 def test_nothing_else_is_shipped(names):
