@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -47,14 +48,14 @@ class Memory(NamedTuple):
     def of(cls, state: State) -> Memory:
         """The part of a state that belongs here."""
         cells = ihc.IhcMemory(state.cap1, state.cap2, state.lpf1, state.lpf2)
-        if state.reservoir is None:
+        if state.reservoir is None or state.fibre_lpf is None:
             return cls(state.ac, cells, None)
         return cls(state.ac, cells, synapse.SynapseMemory(state.reservoir, state.fibre_lpf))
 
     def put_into(self, state: State) -> State:
         """The state with this memory."""
         fibres = {} if self.fibres is None else self.fibres._asdict()
-        return state.replace(ac=self.ac, **self.cells._asdict(), **fibres)
+        return dataclasses.replace(state, ac=self.ac, **self.cells._asdict(), **fibres)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from physics.carfac.design import conductance
 from physics.carfac.linear import recurrence
-from physics.carfac.structures import IhcCoefficients
 
 Block = Float[Array, "time batch ears channels"]
 
@@ -17,19 +16,20 @@ Block = Float[Array, "time batch ears channels"]
 class IhcMemory(NamedTuple):
     """What one block leaves to the next, `[batch, ears, channels]`; None where there is no such."""
 
-    cap1: Array | None
-    cap2: Array | None
-    lpf1: Array | None
-    lpf2: Array | None
+    cap1: Any
+    cap2: Any
+    lpf1: Any
+    lpf2: Any
 
 
 def block(
-    ihc: IhcCoefficients, style: str, memory: IhcMemory, bm: Block, keep: Array
+    ihc: Any, style: str, memory: IhcMemory, bm: Block, keep: Array
 ) -> tuple[IhcMemory, Block, Block]:
     """A few samples. The motion being known, every capacitor is a linear recurrence.
 
     Args:
-      ihc: coefficients, each with leading axes of 1 for time and batch.
+      ihc: `IhcCoefficients`, each with leading axes of 1 for time and batch; which of them are
+        there, and not None, depends on the style.
       style: one of `structures.IHC_STYLES`.
       memory: from the block before.
       bm: displacement, high-passed.
@@ -59,6 +59,6 @@ def block(
     return memory, lpf1 - ihc.rest_output, ihc.rest_cap1 - cap1
 
 
-def _smooth(ihc: IhcCoefficients, signal: Block, start: Array, keep: Array) -> tuple[Block, Block]:
+def _smooth(ihc: Any, signal: Block, start: Array, keep: Array) -> tuple[Block, Block]:
     rate = keep * ihc.lpf_rate
     return recurrence(rate, rate * signal, start)

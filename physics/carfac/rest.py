@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from physics.carfac import agc
@@ -27,7 +29,7 @@ def initial_state(
     zero = jnp.zeros(shape, car.sin.dtype)
     stages = jnp.zeros((batch, structure.n_stages, ears, channels), zero.dtype)
 
-    def wide(value):
+    def wide(value: Any) -> Any:
         return None if value is None else jnp.broadcast_to(value[None], (batch, *value.shape))
 
     undamping, gain = wide(car.undamping_range), wide(car.gain_healthy)

@@ -6,6 +6,7 @@ Blocks are checkpointed: a gradient keeps the state once per block and recompute
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -50,7 +51,7 @@ def run(
     wide = _Wide(coefficients, structure, outputs)
     if structure.open_loop or not structure.n_stages:
         zero = jnp.zeros_like(state.gain_step)
-        state = state.replace(undamping_step=zero, gain_step=zero)
+        state = dataclasses.replace(state, undamping_step=zero, gain_step=zero)
     # A piece may begin and end within a block: shift it to where its blocks begin, and let
     # samples that are not its own leave no trace.
     n_blocks = -(-(n_samples + (0 if aligned else size - 1)) // size)
@@ -146,8 +147,8 @@ class _Wide:
         memory, sums = agc.update(
             self.agc, structure, state.agc_memory, state.agc_sum, heard, phase, complete
         )
-        state = state.replace(
-            agc_memory=memory, agc_sum=sums, phase=phase % structure.period_samples
+        state = dataclasses.replace(
+            state, agc_memory=memory, agc_sum=sums, phase=phase % structure.period_samples
         )
         return state if structure.open_loop else self.close_loop(state, complete)
 
@@ -156,7 +157,8 @@ class _Wide:
         undamping, gain = agc.targets(self.car, state.agc_memory[:, 0])
         size = self.structure.block_samples
         new = (undamping - state.undamping) / size, (gain - state.gain) / size
-        return state.replace(
+        return dataclasses.replace(
+            state,
             undamping_step=jnp.where(complete, new[0], state.undamping_step),
             gain_step=jnp.where(complete, new[1], state.gain_step),
         )

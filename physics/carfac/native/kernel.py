@@ -114,7 +114,7 @@ def run(
     n_frames = 0 if segments is None else n_samples // window.shape[1]
     call = _Call(structure, tuple(outputs), n_frames, tuning)
     rows, agc_rows = packing.pack_coefficients(coefficients, structure)
-    traces, packed = _run(
+    results: Any = _run(
         call,
         audio,
         rows,
@@ -123,6 +123,7 @@ def run(
         jnp.asarray(window, dtype),
         state.phase,
     )
+    traces, packed = results
     given = {name: value for name, value in zip(OUTPUTS, traces, strict=False) if name in outputs}
     if segments is not None:
         shape = (audio.shape[0], 0, window.shape[0], *packed.shape[2:])
