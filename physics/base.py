@@ -136,7 +136,7 @@ class Physics(abc.ABC):
 
     def physical(self, params: Params) -> Params:
         """The same tree in physical units, inside the bounds."""
-        return bounds.map_specs(bounds.to_physical, self.specs(), params)
+        return bounds.to_physical(self.specs(), params)
 
     def raw(self, physical: Params) -> Params:
         """Inverse of `physical`: the params that have these physical values.
@@ -167,14 +167,14 @@ def dotted(path: tuple[Any, ...]) -> str:
 
 def sample_mask(num_samples: int, lengths: Int[Array, " batch"]) -> Bool[Array, "batch time"]:
     """True where a sample lies within its clip."""
-    return jnp.arange(num_samples)[None, :] < lengths[:, None]
+    return jnp.arange(num_samples, dtype=lengths.dtype)[None, :] < lengths[:, None]
 
 
 def frame_mask(
     num_frames: int, hop_samples: int, lengths: Int[Array, " batch"]
 ) -> Bool[Array, "batch frames"]:
     """True where a frame ends within its clip: frame i ends at sample (i + 1) * hop_samples."""
-    ends = (jnp.arange(num_frames) + 1) * hop_samples
+    ends = (jnp.arange(num_frames, dtype=lengths.dtype) + 1) * hop_samples
     return ends[None, :] <= lengths[:, None]
 
 

@@ -78,24 +78,28 @@ def design_car(
     undamping_range = damping - least
     zero = sin * (car["zero_ratio"] * car["zero_ratio"] - 1)
 
-    def unity_gain(undamping: float):
-        """Stage gain for unity at DC, from (1 - 2 r cos + r^2) written without cancellation."""
-        d = damping - undamping_range * undamping
-        r = 1 - d
-        numerator = d * d + 2 * r * one_minus_cos
-        return numerator / (numerator + zero * r * sin)
+    # Stage gain for unity at DC, (1 - 2 r cos + r^2) / (that + zero r sin), at three undampings,
+    # and its differences between them, which simplify to products: subtracting the gains
+    # themselves would leave float32 few digits of the curvature.
+    loss = [damping - undamping_range * undamping for undamping in (0.0, 0.5, 1.0)]
+    at_dc = [d * d + 2 * (1 - d) * one_minus_cos for d in loss]
+    below = [n + zero * sin * (1 - d) for n, d in zip(at_dc, loss, strict=True)]
 
-    relaxed, half_way, healthy = unity_gain(0.0), unity_gain(0.5), unity_gain(1.0)
+    def rise(i: int):
+        between = loss[i + 1] + loss[i] - loss[i + 1] * loss[i]
+        return -0.5 * undamping_range * zero * sin * between / (below[i + 1] * below[i])
+
+    first, second = rise(0), rise(1)
     fields = {
         "one_minus_cos": one_minus_cos,
         "sin": sin,
         "damping": damping,
         "undamping_range": undamping_range,
         "zero": zero,
-        "gain_quadratic": 2 * (relaxed + healthy - 2 * half_way),
-        "gain_linear": 4 * half_way - 3 * relaxed - healthy,
-        "gain_constant": relaxed,
-        "gain_healthy": healthy,
+        "gain_quadratic": 2 * (second - first),
+        "gain_linear": 3 * first - second,
+        "gain_constant": at_dc[0] / below[0],
+        "gain_healthy": at_dc[2] / below[2],
         "velocity_scale": car["velocity_scale"],
         "velocity_offset": car["velocity_offset"],
         "ac_rate": car["ac_corner_hz"] * (2 * math.pi / rate),
@@ -260,14 +264,31 @@ def design(
       Coefficients in the dtype of the parameters.
     """
     with_synapse = structure.ihc == "two_cap_with_syn"
+    physical = {**physical, **_spread({g: physical.get(g, {}) for g in ("car", "ihc")}, structure)}
     return structures.Coefficients(
         car=design_car(physical["car"], structure, min_pole_hz),
-        ihc=design_ihc(physical.get("ihc", {}), structure),
+        ihc=design_ihc(physical["ihc"], structure),
         agc=design_agc(physical.get("agc"), structure, physical["car"]["ohc_health"].dtype),
         synapse=design_synapse(physical["synapse"], structure, healthy_fibres)
         if with_synapse
         else None,
     )
+
+
+def _spread(groups: dict[str, Any], structure: Structure) -> dict[str, Any]:
+    """Gives every channel its copy of the shared values, all at once.
+
+    In reverse, what reaches the copies is then summed over channels by a single operation.
+    """
+    shared = [(g, name) for g, leaves in groups.items() for name in leaves if not leaves[name].ndim]
+    if not shared:
+        return groups
+    column = jnp.stack([groups[g][name] for g, name in shared])[:, None, None]
+    rows = jnp.broadcast_to(column, (len(shared), structure.n_ears, structure.n_channels))
+    spread = {g: dict(leaves) for g, leaves in groups.items()}
+    for (g, name), row in zip(shared, rows, strict=True):
+        spread[g][name] = row
+    return spread
 
 
 def _broadcast(value, shape: tuple[int, ...]):

@@ -172,7 +172,7 @@ class Carfac(Physics):
     def run(
         self,
         params: Any,
-        audio: Float[Array, "batch time"] | Float[Array, "batch time ears"],
+        audio: Float[Array, batch *time_and_ears],
         state: State | None = None,
         outputs: tuple[str, ...] = ("nap",),
         lengths: Any = None,
@@ -181,7 +181,7 @@ class Carfac(Physics):
 
         Args:
           params: as from `init`.
-          audio: full scale 1.0; `[batch, time, ears]` for several ears.
+          audio: `[batch, time]`, or `[batch, time, ears]` for several ears; full scale 1.0.
           state: from an earlier piece, of any length; None starts afresh.
           outputs: names of the fields wanted; the others cost nothing.
           lengths: `[batch]` valid samples; outputs are 0 beyond.

@@ -41,7 +41,7 @@ def car_table(n_ears: int, n_channels: int) -> dict[str, Entry]:
             0.04,
         ),
         "min_zeta": (_log("1", 0.01, 0.3, "Damping ratio with outer hair cells at work."), 0.10),
-        "max_zeta": (_log("1", 0.15, 0.6, "Damping ratio without outer hair cells."), 0.35),
+        "max_zeta": (_log("1", 0.15, 0.5, "Damping ratio without outer hair cells."), 0.35),
         "first_pole_theta": (
             Parameter(
                 "rad", 0.25 * math.pi, 0.95 * math.pi, "Angle of the most basal pole.", GOOGLE
