@@ -159,20 +159,18 @@ class Carfac(Physics):
         """
         batch = batch_shape if isinstance(batch_shape, int) else int(np.prod(batch_shape))
         coefficients = self.design(self.init() if params is None else params)
-        return self._framed(rest.initial_state(coefficients, self.structure, batch, self.settled))
+        cochlea = rest.initial_state(coefficients, self.structure, batch, self.settled)
+        return cochlea if self.hop_s is None else FramedState(cochlea, self._no_past(cochlea))
 
-    def _framed(self, cochlea: State) -> State | FramedState:
-        if self.hop_s is None:
-            return cochlea
+    def _no_past(self, cochlea: State) -> Array:
         batch, ears, channels = cochlea.z1.shape
         segments = self.window_samples // self.hop_samples
-        past = (batch, segments - 1, segments, ears, channels)
-        return FramedState(cochlea, jnp.zeros(past, cochlea.z1.dtype))
+        return jnp.zeros((batch, segments - 1, segments, ears, channels), cochlea.z1.dtype)
 
     def run(
         self,
         params: Any,
-        audio: Float[Array, batch *time_and_ears],
+        audio: Float[Array, batch * time_and_ears],
         state: State | None = None,
         outputs: tuple[str, ...] = ("nap",),
         lengths: Any = None,
@@ -237,7 +235,7 @@ class Carfac(Physics):
         """
         if self.hop_s is None:
             out, state = self.run(params, inputs, state, ("nap",), lengths)
-            features = out.nap
+            features: Any = out.nap
         else:
             checks.check_audio(inputs, self.n_ears)
             if state is not None:
@@ -258,7 +256,7 @@ class Carfac(Physics):
             framing.window_segments(self.window, self.window_samples, hop),
             aligned=state is None,
         )
-        past = self._framed(after).past if state is None else state.past
+        past = self._no_past(after) if state is None else state.past
         framed, past = framing.overlap(hops, past)
         framed = framing.compress(framed, self.compression)
         if lengths is not None:
