@@ -1,6 +1,7 @@
 """Installation as users do it, into empty environments; minutes long, and needs a package index."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -23,9 +24,14 @@ SHORT = (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def run(*command, cwd):
+NO_COMPILER = {"CC": "/no/such/compiler", "CXX": "/no/such/compiler"}
+HAS_COMPILER = bool(shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"))
+
+
+def run(*command, cwd, **environment):
     command = [str(part) for part in command]
     options = {"cwd": cwd, "capture_output": True, "text": True, "timeout": 1500}
+    options["env"] = os.environ | environment
     result = subprocess.run(command, check=False, **options)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
     return result.stdout
@@ -44,13 +50,24 @@ def empty(tmp_path):
     return tmp_path
 
 
-def install(empty, *arguments):
+def install(empty, *arguments, **environment):
     pip = [empty / "env" / "bin" / "python", "-m", "pip"]
-    run(*pip, "install", "-c", ROOT / "constraints.txt", *arguments, cwd=empty / "tree")
+    run(
+        *pip,
+        "install",
+        "-c",
+        ROOT / "constraints.txt",
+        *arguments,
+        cwd=empty / "tree",
+        **environment,
+    )
 
 
-def check(empty):
-    """Trains two steps and evaluates, by the console scripts, far from the sources."""
+def check(empty, native=HAS_COMPILER):
+    """Trains two steps and evaluates, by the console scripts, far from the sources.
+
+    Returns where the packages were found.
+    """
     scripts, elsewhere = empty / "env" / "bin", empty / "elsewhere"
     frozen = run(scripts / "pip", "freeze", cwd=elsewhere)
     assert "nvidia" not in frozen
@@ -59,8 +76,13 @@ def check(empty):
     run(scripts / "hybrid-evaluate", "--workdir=run", cwd=elsewhere)
     rows = (elsewhere / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row) for row in rows]
-    where = run(scripts / "python", "-c", "import hybrid; print(hybrid.__file__)", cwd=elsewhere)
-    return pathlib.Path(where.strip())
+    code = (
+        "import hybrid, physics.carfac.native as native;"
+        "print(native.reason_unavailable() is None, hybrid.__file__)"
+    )
+    found, where = run(scripts / "python", "-c", code, cwd=elsewhere).split()
+    assert found == str(native)
+    return pathlib.Path(where)
 
 
 def test_a_plain_install(empty):
@@ -80,3 +102,8 @@ def test_a_built_wheel(empty):
 def test_an_editable_install(empty):
     install(empty, "-e", ".")
     assert empty / "tree" in check(empty).parents
+
+
+def test_an_install_without_a_compiler(empty):
+    install(empty, ".", **NO_COMPILER)
+    assert empty / "env" in check(empty, native=False).parents
