@@ -170,7 +170,7 @@ class Carfac(Physics):
     def run(
         self,
         params: Any,
-        audio: Float[Array, batch * time_and_ears],
+        audio: Float[Array, "*batch_time_ears"],
         state: State | None = None,
         outputs: tuple[str, ...] = ("nap",),
         lengths: Any = None,
