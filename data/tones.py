@@ -62,4 +62,12 @@ class SpokenTones(AudioSource):
                 "the data root empty to use the installed corpus, or install the package again"
             )
         with index.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+            rows = list(csv.DictReader(stream))
+        wanted = {"file", "tone", "split", "frames"}
+        if not rows or not wanted <= set(rows[0]):
+            raise DataRootError(
+                f"{index} must list clips in the columns {', '.join(sorted(wanted))}; it has "
+                f"{len(rows)} rows with {', '.join(rows[0]) if rows else 'none'}; leave the data "
+                "root empty to use the installed corpus"
+            )
+        return rows

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
 
+# Not num_steps: more steps must not make another config of it.
+NEVER = 2**31 - 1
 PUT_BACK = "learned, initial physics put back"
 
 
@@ -34,7 +36,7 @@ def variants(config: ConfigDict) -> dict[str, ConfigDict]:
     A branch that never starts costs no gradient.
     """
     frozen = ConfigDict(config.to_dict())
-    frozen.physics_optimizer.start_step = config.num_steps
+    frozen.physics_optimizer.start_step = NEVER
     return {"frozen": frozen, "learned": ConfigDict(config.to_dict())}
 
 
@@ -70,8 +72,9 @@ def _draw(runs: dict[str, Any], results: dict[str, Any], workdir: pathlib.Path) 
 
     from data.bridge import to_jax
     from experiments import plots
-    from hybrid.inspection import initial_state
+    from hybrid.inspection import physical_values
     from hybrid.parts import evaluation_loader
+    from hybrid.summaries import task_features
     from hybrid.workdir import write_atomic
 
     write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
@@ -85,20 +88,17 @@ def _draw(runs: dict[str, Any], results: dict[str, Any], workdir: pathlib.Path) 
         figure = plots.confusion_matrix(test["confusion"], test["class_names"])
         plots.save(figure, workdir / "confusion.png")
     physics, params = learned.physics, learned.state.physics.params
-    first = initial_state(learned).physics.params
-    frequencies_hz = physics.channel_frequencies_hz(params)
+    frequencies_hz = None
+    if hasattr(physics, "channel_frequencies_hz"):
+        frequencies_hz = physics.channel_frequencies_hz(params)
     if frequencies_hz is not None:
         frequencies_hz = np.asarray(frequencies_hz).reshape(-1)
-    figure = plots.parameter_movement(
-        jax.device_get(physics.physical(first)),
-        jax.device_get(physics.physical(params)),
-        physics.specs(),
-        frequencies_hz,
-    )
+    figure = plots.parameter_movement(*physical_values(learned), physics.specs(), frequencies_hz)
     plots.save(figure, workdir / "parameters.png")
     if hasattr(learned.task, "features"):
         batch, _ = to_jax(next(iter(evaluation_loader(learned, "test"))))
-        features, mask = jax.device_get(jax.jit(learned.task.features)(params, batch))
+        with jax.enable_x64(learned.config.precision == "float64"):
+            features, mask = jax.device_get(task_features(learned.task, params, batch))
         clip = features[0][mask[0]]
         hop_s = physics.hop_samples / physics.sample_rate_hz
         fits = frequencies_hz is not None and len(frequencies_hz) == clip.shape[1]

@@ -21,6 +21,7 @@ def define_flags() -> None:
     """Defines the flags; not on import, so that other commands may use this module."""
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_enum("split", "test", SPLITS, "What to evaluate on.")
+    flags.DEFINE_string("data_root", None, "Where the data lie, if not where the run had them.")
     flags.DEFINE_bool(
         "initial_physics", False, "Put the physics that the run started from back first."
     )
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"evaluate takes flags only, got {' '.join(argv[1:])}: see --help")
     values = flags.FLAGS
-    loaded = hybrid.load(values.workdir, values.step)
+    loaded = hybrid.load(values.workdir, values.step, values.data_root)
     state = hybrid.with_initial_physics(loaded) if values.initial_physics else None
     result = evaluate_split(loaded, values.split, state)
     print_result(result)

@@ -10,6 +10,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
+PACKAGES = ("hybrid", "data", "physics", "learners", "experiments")
 PARTS = ("physics", "learner", "task", "data")
 
 
@@ -48,14 +49,22 @@ def _guard(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
     try:
         return main(argv)
     except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
-        # Anything that the code did not phrase itself is a defect: its stack is the message.
-        ours = type(error).__module__.startswith(("hybrid", "data", "physics", "learners"))
-        if not ours and type(error) not in (ValueError, FileNotFoundError):
+        # What our own code did not phrase is a defect: its stack is the message.
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+        if raised_in.partition(".")[0] not in PACKAGES:
             raise
         sys.exit(f"error: {error}")
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
+    # `--config X` is `--config=X`; fields of the config are looked up below in the second form.
+    argv = list(argv)
+    while "--config" in argv[:-1]:
+        place = argv.index("--config")
+        argv[place : place + 2] = [f"--config={argv[place + 1]}"]
     argv = [_find_config(argument) for argument in argv]
     config_flag = next((a for a in argv if a.startswith("--config=")), None)
     fields = [a for a in argv if a.startswith("--config.")]
@@ -81,7 +90,8 @@ def _find_config(argument: str) -> str:
     if path.exists():
         return argument
     installed = CONFIG_FOLDER / f"{path.stem}.py"
-    if installed.exists():
+    asked = str(path) == path.stem or path.parts[:-1] == ("experiments", "configs")
+    if asked and installed.exists():
         return f"--config={installed}"
     names = sorted(p.stem for p in CONFIG_FOLDER.glob("*.py") if p.stem != "__init__")
     sys.exit(

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
 from hybrid.config import check_config, unknown_name_message
@@ -26,8 +27,10 @@ PHYSICS_PROTOCOL = (
     "apply",
 )
 LEARNER_PROTOCOL = ("init", "apply")
-TASK_PROTOCOL = ("init", "loss")
+TASK_PROTOCOL = ("init", "loss", "project_physics")
 DATA_PROTOCOL = ("sample_rate_hz", "num_samples", "class_names", "dataset")
+METHODS = {"num_frames", "physical", "specs", "init_state", "dataset", *LEARNER_PROTOCOL}
+METHODS |= set(TASK_PROTOCOL)
 
 
 class BuildError(ValueError):
@@ -119,8 +122,11 @@ def _make(
     if not callable(target):
         raise BuildError(f"{field}.target must be a class or function, got {target!r}")
     if inspect.isclass(target):
-        _check_protocol(target, protocol, part, target_path)
-    kwargs = _frozen(config[part].kwargs.to_dict())
+        # Before it is called: a class of something else must not do its work here. What an
+        # instance may set when it is built is looked for afterwards.
+        methods = [name for name in protocol if name in METHODS]
+        _check_protocol(target, tuple(methods), part, target_path)
+    kwargs = _frozen(config[part].kwargs.to_dict(), FrozenDict if part == "learner" else dict)
     accepted, takes_any = _parameters(target)
     for name in kwargs:
         if not takes_any and name not in accepted:
@@ -136,11 +142,14 @@ def _make(
     return built
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, make_dict: Any, depth: int = 0) -> Any:
     """Lists, which JSON makes of tuples, as tuples again: modules must be hashable."""
     if isinstance(value, Mapping):
-        return {name: _frozen(item) for name, item in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+        items = {name: _frozen(item, make_dict, depth + 1) for name, item in value.items()}
+        return make_dict(items) if depth else items
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item, make_dict, depth + 1) for item in value)
+    return value
 
 
 def _parameters(target: Any) -> tuple[list[str], bool]:
@@ -150,13 +159,7 @@ def _parameters(target: Any) -> tuple[list[str], bool]:
 
 
 def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str) -> None:
-    """A class may leave what is a field of the instance to it: fields count as present."""
-    fields = set(getattr(thing, "__dataclass_fields__", {}))
-    for base in getattr(thing, "__mro__", ()):
-        fields |= set(getattr(base, "__annotations__", {}))
-    # A data source sets its attributes when it is built; only methods can be asked of the class.
-    wanted = [n for n in protocol if not (inspect.isclass(thing) and part == "data")] or ["dataset"]
-    missing = [name for name in wanted if not hasattr(thing, name) and name not in fields]
+    missing = [name for name in protocol if not hasattr(thing, name)]
     if missing:
         raise BuildError(
             f"config.{part}.target must satisfy the {part} protocol; {path!r} lacks "
@@ -166,6 +169,8 @@ def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str)
 
 def batch_shapes(source: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a training batch, read off one item of the data."""
+    if not len(source.dataset("train")):
+        raise BuildError("config.data must have training clips, got none: is the root right?")
     item = {"ids": np.int32(0), "weights": np.float32(1), **source.dataset("train")[0]}
     return {
         name: jax.ShapeDtypeStruct((batch_size, *np.shape(value)), value.dtype)
@@ -204,6 +209,18 @@ def _check_shapes(experiment: Experiment, num_classes: int) -> None:
             shapes,
             key,
         )
+    with _blame("task", config, "must give aux with `metrics` and `collections`, but"):
+        _ = aux["metrics"], aux["collections"]
+    with _blame("task", config, "loss failed in evaluation (train=False, key=None)"):
+        jax.eval_shape(
+            lambda p, q, c, b: task.loss(p, q, c, b, None, train=False),
+            params,
+            learner_params,
+            collections,
+            shapes,
+        )
+    with _blame("task", config, "must be hashable, as its physics and learner must, but"):
+        hash(task)
     if loss.shape != ():
         raise BuildError(
             f"config.task ({config.task.target}) must return a scalar loss, got {loss.shape}"

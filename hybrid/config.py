@@ -77,16 +77,14 @@ def apply_kwargs(
     Raises:
         ValueError: a flag that is not a JSON object.
     """
-    config = ConfigDict(config.to_dict())
+    fields = config.to_dict()
     for part in PARTS:
-        with config.unlocked():
-            if config[part].target != original_targets.get(part, config[part].target):
-                config[part].kwargs = ConfigDict()
-            text = given.get(part)
-            if not text:
-                continue
-            config[part].kwargs.update(_nested(_json_object(f"--{part}_kwargs", text)))
-    return config
+        if fields[part]["target"] != original_targets.get(part, fields[part]["target"]):
+            fields[part]["kwargs"] = {}
+        if text := given.get(part):
+            new = _nested(_json_object(f"--{part}_kwargs", text))
+            fields[part]["kwargs"] = fields[part]["kwargs"] | new
+    return ConfigDict(fields)
 
 
 def _json_object(flag: str, text: str) -> dict[str, Any]:
@@ -127,9 +125,21 @@ def check_config(config: ConfigDict) -> None:
         ValueError: the field, the value met and what would fit (nearest names for unknown fields).
     """
     _check_fields(config.to_dict(), default_config().to_dict(), "config")
-    for field in ("num_steps", "batch_size", "log_every_steps"):
+    for field in (
+        "num_steps",
+        "batch_size",
+        "log_every_steps",
+        "physics_optimizer.every",
+        "learner_optimizer.every",
+    ):
         _at_least(config, field, 1)
     for field in (
+        "seed",
+        "data.num_workers",
+        "physics_optimizer.start_step",
+        "physics_optimizer.warmup_steps",
+        "learner_optimizer.start_step",
+        "learner_optimizer.warmup_steps",
         "eval_every_steps",
         "checkpoint_every_steps",
         "keep_checkpoints",
@@ -145,7 +155,9 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _at_least(config: ConfigDict, field: str, low: int) -> None:
-    value = config[field]
+    value: Any = config
+    for name in field.split("."):
+        value = value[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"config.{field} must be an integer >= {low}, got {value!r}")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from data.bridge import to_jax
@@ -19,7 +20,12 @@ def eval_step(
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Loss and `aux` of one batch without training; compiled once a task and batch shape."""
     loss, aux = task.loss(physics_params, learner_params, collections, batch, None, train=False)
-    return loss, {name: aux[name] for name in ("metrics", "weight", "outputs")}
+    weight = aux.get("weight", jnp.sum(batch["weights"]))
+    return loss, {
+        "metrics": aux["metrics"],
+        "weight": weight,
+        "outputs": aux.get("outputs", {}),
+    }
 
 
 def evaluate(
@@ -34,13 +40,13 @@ def evaluate(
         num_classes: if given and the task outputs `predictions`, a confusion matrix is counted.
 
     Returns:
-        `loss`, each metric, `num_examples`, and `confusion` (nested lists, rows are the labels).
+        `loss`, each metric, `num_examples`, `num_skipped` (bad files), and `confusion` (nested lists, rows are the labels).
 
     Raises:
         ValueError: no batch, or none with a row that counts.
     """
     totals: dict[str, float] = {}
-    num_examples = 0.0
+    num_examples, num_skipped = 0.0, 0
     confusion = np.zeros((num_classes or 0,) * 2, np.int64)
     double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(state.learner.params))
     with jax.enable_x64(double):
@@ -51,6 +57,9 @@ def evaluate(
             )
             weight = float(aux["weight"])
             num_examples += weight
+            # Padding rows have no id; a file that was skipped keeps its own.
+            ignored = np.asarray(batch["weights"]) <= 0
+            num_skipped += int(np.sum(ignored & (np.asarray(batch["ids"]) >= 0)))
             for name, value in {"loss": loss, **aux["metrics"]}.items():
                 # A batch of weight 0 has no mean; it must not turn the totals into NaN.
                 totals[name] = totals.get(name, 0.0) + (weight * float(value) if weight else 0.0)
@@ -66,6 +75,7 @@ def evaluate(
         )
     result: dict[str, Any] = {name: total / num_examples for name, total in totals.items()}
     result["num_examples"] = int(num_examples)
+    result["num_skipped"] = num_skipped
     if num_classes:
         result["confusion"] = confusion.tolist()
     return result

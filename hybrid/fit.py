@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -9,6 +10,8 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from data.audio_files import AudioFileError
+from data.loader import LoaderError
 from data.prefetch import Prefetch
 from hybrid.build import Experiment, build
 from hybrid.checkpoints import Checkpoints
@@ -45,10 +48,13 @@ def fit(
     with jax.enable_x64(config.precision == "float64"):
         experiment = build(config)
         with (
-            claim(workdir, config, allow_change=allow_config_change),
+            claim(workdir, config, allow_change=allow_config_change, commit=False) as claimed,
             contextlib.ExitStack() as stack,
         ):
-            return _Fit(experiment, pathlib.Path(workdir), stack).run()
+            run = _Fit(experiment, pathlib.Path(workdir), stack)
+            # Only now is it known that a run can start, or go on, with this config.
+            claimed.commit()
+            return run.run()
 
 
 @dataclasses.dataclass
@@ -69,10 +75,14 @@ class Bookkeeping:
 
     def plateau(self, loss: float, patience: int) -> None:
         """Takes a validation loss; stops once `patience` evaluations (0: never) brought nothing."""
-        if self.best_loss is None or loss < self.best_loss:
+        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             self.best_loss, self.evals_since_best = loss, 0
         else:
             self.evals_since_best += 1
+        self.settle(patience)
+
+    def settle(self, patience: int) -> None:
+        """Works out `stopped` for the patience of today, which may differ from yesterday's."""
         self.stopped = bool(patience) and self.evals_since_best >= patience
 
     def take_window(self) -> dict[str, float]:
@@ -102,6 +112,7 @@ class _Fit:
         if self.checkpoints.latest_step() is not None:
             self.state, extras = self.checkpoints.restore(self.state)
             self.book, position = Bookkeeping(**extras["book"]), extras["position"]
+            self.book.settle(self.config.early_stop_evals)
             logging.info("resumed %s from step %d", workdir, int(self.state.step))
         self.first_step = int(self.state.step)
         # A checkpoint that could not be read must not come back once its rows are gone.
@@ -112,6 +123,7 @@ class _Fit:
         self.progress = stack.enter_context(Progress(self.config.num_steps, self.first_step))
         self.step_fn = make_step(experiment.task, *self.optimizers)
         self.watch = StepWatch()
+        self.copied: set[str] = set()
         source = experiment.source
         self.clock = Clock(source.num_samples / source.sample_rate_hz, self.config.batch_size)
 
@@ -122,6 +134,11 @@ class _Fit:
             self.writer.text(0, "config", f"```json\n{text}\n```")
         for step in range(self.first_step, config.num_steps):
             if self.book.stopped:
+                logging.info(
+                    "stopped at step %d: no better validation loss in %d evaluations",
+                    step,
+                    self.book.evals_since_best,
+                )
                 break
             done = step + 1
             last = done == config.num_steps
@@ -144,7 +161,17 @@ class _Fit:
 
     def step(self, step: int, *, drain: bool) -> None:
         """Takes one step; with `drain` also waits for it and checks it."""
-        batch, bridge = next(self.stream)
+        try:
+            batch, bridge = next(self.stream)
+        except (AudioFileError, LoaderError, KeyboardInterrupt):
+            # The state is good and the position is that of its last batch: nothing is lost.
+            self.finish_step()
+            self.save()
+            raise
+        for name, reason in bridge.reasons.items():
+            if name not in self.copied:
+                logging.warning("each batch's %r is copied on its way to JAX: %s", name, reason)
+        self.copied |= set(bridge.reasons)
         physics, learner = self.optimizers
         try:
             self.state, report = self.step_fn(
@@ -153,16 +180,29 @@ class _Fit:
                 update_physics=physics.active(step),
                 update_learner=learner.active(step),
             )
-            seen = [self.watch.push(step, batch["ids"], report)]
-            if drain:
-                seen.append(self.watch.drain())
+            self.remember(self.watch.push(step, batch["ids"], report))
         except NonFiniteError as error:
-            kept = self.checkpoints.latest_step()
-            where = "none was due yet" if kept is None else f"step {kept} is the last good one"
-            raise NonFiniteError(f"{error}\nCheckpoints in {self.workdir}: {where}.") from None
-        self.book.window += [scalars for scalars in seen if scalars is not None]
+            raise self.located(error) from None
+        if drain:
+            self.finish_step()
         self.clock.tick(bridge)
         self.progress.update(step + 1)
+
+    def finish_step(self) -> None:
+        """Waits for the newest step and checks it."""
+        try:
+            self.remember(self.watch.drain())
+        except NonFiniteError as error:
+            raise self.located(error) from None
+
+    def remember(self, scalars: dict[str, float] | None) -> None:
+        if scalars is not None:
+            self.book.window.append(scalars)
+
+    def located(self, error: NonFiniteError) -> NonFiniteError:
+        kept = self.checkpoints.latest_step()
+        where = "none was due yet" if kept is None else f"step {kept} is the last good one"
+        return NonFiniteError(f"{error}\nCheckpoints in {self.workdir}: {where}.")
 
     def log(self, step: int) -> None:
         physics, learner = self.optimizers

@@ -29,6 +29,18 @@ def with_initial_physics(run: Any) -> HybridState:
     return run.state.replace(physics=initial_state(run).physics)
 
 
+def physical_values(run: Any) -> tuple[Any, Any]:
+    """The physics parameters in physical units, at the start and now, as NumPy arrays.
+
+    Args:
+        run: a `hybrid.Run`.
+    """
+    first = initial_state(run).physics.params
+    with jax.enable_x64(run.config.precision == "float64"):
+        trees = run.physics.physical(first), run.physics.physical(run.state.physics.params)
+        return jax.device_get(trees)
+
+
 def moved_parameters(run: Any) -> list[dict[str, Any]]:
     """How far each physical parameter has moved from where the run started, most first.
 
@@ -39,8 +51,7 @@ def moved_parameters(run: Any) -> list[dict[str, Any]]:
         A row for each leaf: `name`, `unit`, `count`, `initial` and `learned` (means), `change` (the
         largest absolute change of a value), `relative` (that over the width of its bounds).
     """
-    initial = jax.device_get(run.physics.physical(initial_state(run).physics.params))
-    learned = jax.device_get(run.physics.physical(run.state.physics.params))
+    initial, learned = physical_values(run)
     specs, first = named_leaves(run.physics.specs()), named_leaves(initial)
     rows = []
     for name, value in named_leaves(learned).items():

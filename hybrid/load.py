@@ -30,12 +30,13 @@ class Run(Experiment):
     metrics: list[dict[str, Any]]
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+def load(workdir: str | pathlib.Path, step: int | None = None, data_root: str | None = None) -> Run:
     """Loads the experiment in `workdir`.
 
     Args:
         workdir: a directory that `fit` wrote.
         step: which checkpoint; the newest intact one if None.
+        data_root: where the data lie now, if not where they lay when the run was trained.
 
     Raises:
         WorkdirError: no experiment there.
@@ -43,6 +44,8 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
     """
     workdir = pathlib.Path(workdir)
     config = ConfigDict(read_config(workdir))
+    if data_root is not None:
+        config.data.root = data_root
     with jax.enable_x64(config.precision == "float64"):
         experiment = build(config)
         state, _ = start(experiment)

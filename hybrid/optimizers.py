@@ -43,8 +43,10 @@ class BranchOptimizer:
         return max(0, -(-(step - self.start_step) // self.every))
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of this step; 0 while the branch is not updated."""
-        rate = self.schedule(self.num_updates(step)) if self.active(step) else 0.0
+        """The learning rate of the branch's newest update, or of this one; 0 before the first."""
+        if step < self.start_step:
+            return 0.0
+        rate = self.schedule(self.num_updates(step + 1) - 1)
         return float(jnp.asarray(rate))
 
 
@@ -107,7 +109,13 @@ def parse_overrides(params: Tree, overrides: Overrides | Mapping[str, Any]) -> T
     if not pairs:
         return dict.fromkeys(names, 1.0)
     result: dict[str, float | None] = {}
-    for pattern, multiplier in pairs:
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ValueError(
+                f"overrides: each entry must be a pair of a pattern and a multiplier or None, got "
+                f"{pair!r}: write for example (('car.*', 0.1), ('.*', None))"
+            )
+        pattern, multiplier = pair
         _check_multiplier(pattern, multiplier)
         try:
             matched = [name for name in names if re.fullmatch(pattern, name)]

@@ -62,7 +62,9 @@ def _step(
         state.physics, gradient.get(0), physics_transform, task.project_physics
     )
     learner, learner_report = _update(state.learner, gradient.get(1), learner_transform)
+    carried = jax.tree.map(_finite, aux["collections"])
     finite = jnp.isfinite(loss) & physics_report["finite"] & learner_report["finite"]
+    finite = jax.tree.reduce(jnp.logical_and, carried, finite)
 
     # A step that is not finite changes nothing, so the state before it is still there to be saved.
     physics, learner, collections = jax.tree.map(
@@ -75,6 +77,7 @@ def _step(
         "loss": loss,
         "finite": finite,
         "loss_finite": jnp.isfinite(loss),
+        "collections_finite": carried,
         "metrics": aux["metrics"],
         "physics": physics_report,
         "learner": learner_report,
@@ -90,7 +93,13 @@ def _update(
 ) -> tuple[Branch, dict[str, Any]]:
     """Updates one branch; `grads` None leaves it exactly as it is."""
     if grads is None:
-        return branch, {"norms": {}, "finite": jnp.array(True), "leaves_finite": {}}
+        finite = jnp.array(True)
+        return branch, {
+            "norms": {},
+            "finite": finite,
+            "leaves_finite": {},
+            "updated_finite": {},
+        }
     # Optax raises floats to integer counts, which strict promotion, if it is on, would refuse.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = transform.update(grads, branch.opt_state, branch.params)
@@ -98,8 +107,9 @@ def _update(
     if project is not None:
         params = project(params)
     # Gradients of integers or of nothing do not occur: both trees are floating point throughout.
-    leaves_finite = jax.tree.map(lambda g: jnp.all(jnp.isfinite(g)), grads)
-    finite = jax.tree.reduce(jnp.logical_and, leaves_finite, jnp.array(True))
+    leaves_finite = jax.tree.map(_finite, grads)
+    updated_finite = jax.tree.map(_finite, params)
+    finite = jax.tree.reduce(jnp.logical_and, (leaves_finite, updated_finite), jnp.array(True))
     report = {
         "norms": {
             "gradient_norm": optax.tree.norm(grads),
@@ -107,5 +117,10 @@ def _update(
         },
         "finite": finite,
         "leaves_finite": leaves_finite,
+        "updated_finite": updated_finite,
     }
     return Branch(params, opt_state), report
+
+
+def _finite(leaf: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(leaf))

@@ -1,5 +1,6 @@
 """What a run shows of its physics: parameters in physical units, and a picture of the features."""
 
+import functools
 from typing import Any
 
 import jax
@@ -16,10 +17,10 @@ def parameter_scalars(physics: Any, params: Tree) -> dict[str, float]:
     scalars = {}
     for name, leaf in named_leaves(jax.device_get(physics.physical(params))).items():
         if leaf.size == 1:
-            scalars[f"physics/{name}"] = float(leaf.reshape(()))
+            scalars[name] = float(leaf.reshape(()))
         elif leaf.size:
             for kind in ("mean", "min", "max"):
-                scalars[f"physics/{name}/{kind}"] = float(getattr(np, kind)(leaf))
+                scalars[f"{name}/{kind}"] = float(getattr(np, kind)(leaf))
     return scalars
 
 
@@ -29,12 +30,14 @@ def write_parameters(writer: Any, step: int, physics: Any, params: Tree) -> None
 
 
 def write_pictures(writer: Any, step: int, task: Any, params: Tree, batches: Any) -> None:
-    """Writes the features of the first clip of the first batch as an image."""
+    """Writes the features of the first clip that has any, of the first batch, as an image."""
     if not hasattr(task, "features"):
         return
     batch, _ = to_jax(next(iter(batches)))
-    features, mask = jax.device_get(_features(task, params, batch))
-    writer.image(step, "cochleagram", features_image(features[0][mask[0]]))
+    features, mask = jax.device_get(task_features(task, params, batch))
+    clips = [clip[valid] for clip, valid in zip(features, mask, strict=True) if valid.any()]
+    if clips:
+        writer.image(step, "cochleagram", features_image(clips[0]))
 
 
 def features_image(features: np.ndarray) -> np.ndarray:
@@ -47,5 +50,7 @@ def features_image(features: np.ndarray) -> np.ndarray:
     return (colormaps["magma"](pixels)[..., :3] * 255).astype(np.uint8)
 
 
-def _features(task: Any, params: Tree, batch: Any) -> Any:
-    return jax.jit(task.features)(params, batch)
+@functools.partial(jax.jit, static_argnames="task")
+def task_features(task: Any, params: Tree, batch: Any) -> Any:
+    """Features and mask of a batch; compiled once a task and batch shape."""
+    return task.features(params, batch)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from hybrid import metrics
 from learners.base import call_learner, init_learner
 from physics.base import frame_mask
+from physics.bounds import map_specs, project
 
 Tree = Any
 Batch = dict[str, Array]
@@ -67,7 +68,9 @@ class Task(abc.ABC):
 
     def project_physics(self, params: Tree) -> Tree:
         """Brings physics parameters back inside their bounds after an update."""
-        return self.physics.project(params)
+        if hasattr(self.physics, "project"):
+            return self.physics.project(params)
+        return map_specs(project, self.physics.specs(), params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,10 @@ class Classification(Task):
         physics_params = self.physics.init(physics_key)
         features, _ = jax.eval_shape(self.features, physics_params, batch)
         variables = init_learner(
-            self.learner, learner_key, jnp.zeros(features.shape, features.dtype)
+            self.learner,
+            learner_key,
+            jnp.zeros(features.shape, features.dtype),
+            jnp.ones(features.shape[:2], bool),
         )
         variables = cast_floats(variables, features.dtype)
         collections = {name: tree for name, tree in variables.items() if name != "params"}

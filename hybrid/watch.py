@@ -64,13 +64,20 @@ def _explain(step: int, ids: Any, report: dict[str, Any]) -> str:
     if not report["loss_finite"]:
         lines.append(f"  loss = {report['loss']}")
     for branch in ("physics", "learner"):
-        bad = [n for n, ok in named_leaves(report[branch]["leaves_finite"]).items() if not ok]
-        if bad:
-            shown = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
-            lines.append(f"  {branch} branch, gradient of: {shown}")
+        for kind, what in (("leaves_finite", "gradient of"), ("updated_finite", "update of")):
+            if bad := _names(report[branch][kind]):
+                lines.append(f"  {branch} branch, {what}: {bad}")
+                break
+    if bad := _names(report["collections_finite"]):
+        lines.append(f"  learner collections: {bad}")
     lines.append(f"  batch ids: {np.asarray(ids).tolist()}")
     lines.append(
         "The parameters are those from before this step. Lower the learning rate or clip_norm, "
         "look at the clips named above, or find the operation with JAX_DEBUG_NANS=1."
     )
     return "\n".join(lines)
+
+
+def _names(flags: Any) -> str:
+    bad = [name for name, ok in named_leaves(flags).items() if not ok]
+    return ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")

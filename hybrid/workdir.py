@@ -53,13 +53,20 @@ class Claim:
         workdir: the directory.
         fresh: True where no config was found there.
         changes: accepted differences from the config found there, one `field: old -> new` each.
+        config: the config, as JSON would give it back.
     """
 
     workdir: Path
     fresh: bool
     changes: tuple[str, ...]
+    config: Mapping[str, Any]
     # A bare descriptor: a file object would drop the lock whenever the claim is garbage-collected.
     _lock: int | None = dataclasses.field(repr=False, default=None)
+
+    def commit(self) -> None:
+        """Writes the config, if it is new or has changed."""
+        if self.fresh or self.changes:
+            write_atomic(self.workdir / CONFIG_NAME, json.dumps(self.config, indent=2) + "\n")
 
     def release(self) -> None:
         """Lets another process have the directory. Safe to call twice."""
@@ -79,13 +86,17 @@ class Claim:
         self.release()
 
 
-def claim(workdir: str | Path, config: Any, allow_change: bool = False) -> Claim:
+def claim(
+    workdir: str | Path, config: Any, allow_change: bool = False, *, commit: bool = True
+) -> Claim:
     """Locks a work directory and makes sure that it holds this config, or none yet.
 
     Args:
         workdir: the directory; made if missing.
         config: an `ml_collections.ConfigDict` or a nested dict of JSON values.
         allow_change: take the directory over even where the config differs.
+        commit: write the config at once; otherwise `Claim.commit` does, when the caller knows that
+            a run can start with it. A config that fails must not bar the way to the corrected one.
 
     Returns:
         The claim. Keep it, or use it in a `with` block; the kernel drops it when the process dies.
@@ -113,13 +124,14 @@ def claim(workdir: str | Path, config: Any, allow_change: bool = False) -> Claim
             )
         for line in refused.values():
             logging.warning("%s: config changed, as allowed: %s", workdir, line)
-        if found is None or changes:
-            write_atomic(workdir / CONFIG_NAME, json.dumps(given, indent=2) + "\n")
+        taken = Claim(workdir, found is None, tuple(changes.values()), given, lock)
+        if commit:
+            taken.commit()
     except BaseException:
         if lock is not None:
             os.close(lock)
         raise
-    return Claim(workdir, found is None, tuple(changes.values()), lock)
+    return taken
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from physics.base import Physics, frame_mask, sample_mask
 from physics.carfac import checks, design, framing, kernels, rest, setup
 from physics.carfac import parameters as tables
-from physics.carfac.structures import Coefficients, State, Structure
+from physics.carfac.structures import OUTPUTS, Coefficients, State, Structure
 
 if TYPE_CHECKING:
     FullRate = Float[Array, "batch time ears channels"]
@@ -172,7 +172,7 @@ class Carfac(Physics):
         params: Any,
         audio: Float[Array, "*batch_time_ears"],
         state: State | None = None,
-        outputs: tuple[str, ...] = ("nap",),
+        outputs: tuple[str, ...] | None = None,
         lengths: Any = None,
     ) -> tuple[CarfacOutputs, State]:
         """Everything a hearing scientist asks for, at full rate.
@@ -181,12 +181,15 @@ class Carfac(Physics):
           params: as from `init`.
           audio: `[batch, time]`, or `[batch, time, ears]` for several ears; full scale 1.0.
           state: from an earlier piece, of any length; None starts afresh.
-          outputs: names of the fields wanted; the others cost nothing.
+          outputs: names of the fields wanted, the others are None and cost nothing; by default all
+            that this style of inner hair cell has.
           lengths: `[batch]` valid samples; outputs are 0 beyond.
 
         Returns:
           The outputs and the state after the piece.
         """
+        if outputs is None:
+            outputs = OUTPUTS if self.ihc == "two_cap_with_syn" else OUTPUTS[:-1]
         checks.check_outputs(outputs, self.ihc)
         coefficients, audio, before = self._begin(params, audio, state, lengths)
         given, after = kernels.run(

@@ -31,7 +31,7 @@ def test_import_paths_are_checked(toy_config, path, message):
     ("field", "value", "message"),
     [
         ("physics.target", "toy_parts:not_a_physics", "lacks .*num_frames"),
-        ("physics.target", "subprocess:Popen", "lacks .*hop_samples"),
+        ("physics.target", "subprocess:Popen", "lacks num_frames"),
         ("physics.target", "toy_parts:WrongFrames", "make apply and num_frames agree"),
         ("physics.kwargs", {"band": 4}, "did you mean bands"),
         ("physics.kwargs", {"bands": 3}, r"config.physics \(toy_parts:ToyEar\) apply failed"),

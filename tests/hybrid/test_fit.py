@@ -13,7 +13,8 @@ import pytest
 from ml_collections import ConfigDict
 
 import hybrid
-from hybrid.checkpoints import Checkpoints
+from data import AudioFileError
+from hybrid.checkpoints import CheckpointMismatch, Checkpoints
 from hybrid.parts import evaluation_loader, training_loader
 from hybrid.watch import NonFiniteError
 from hybrid.workdir import WorkdirConflict
@@ -106,7 +107,7 @@ def test_the_loss_falls_and_everything_is_logged(toy_config, tmp_path):
     assert "physics_gradient_norm" in train[-1]
     assert train[0]["copied_bytes_per_batch"] == 0
     physics = [row for row in run.metrics if row["split"] == "physics"]
-    assert 0.1 < physics[-1]["physics/gain/mean"] < 2.0
+    assert 0.1 < physics[-1]["gain/mean"] < 2.0
     assert {row["split"] for row in run.metrics} == {"train", "validation", "physics"}
     moved = hybrid.moved_parameters(run)
     assert {row["name"] for row in moved} == {"gain", "health"}
@@ -165,3 +166,75 @@ def test_float64_all_the_way(toy_config, tmp_path):
     for leaf in jax.tree.leaves((run.state.physics.params, run.state.learner.params)):
         assert leaf.dtype == np.float64
     assert jax.numpy.zeros(()).dtype == np.float32
+
+
+def test_a_config_that_cannot_start_leaves_no_trace(toy_config, tmp_path):
+    toy_config.num_steps = 2
+    for field, value in (("batch_size", 500), ("physics_optimizer.overrides", (("nothing", 1.0),))):
+        config = ConfigDict(toy_config.to_dict())
+        config.update_from_flattened_dict({field: value})
+        with pytest.raises(ValueError, match=r"500|nothing"):
+            hybrid.fit(config, tmp_path)
+    hybrid.fit(toy_config, tmp_path)
+    # Nor does one that is allowed, but does not fit the checkpoint.
+    other = ConfigDict(toy_config.to_dict())
+    other.physics.kwargs = {"bands": 4}
+    with pytest.raises(CheckpointMismatch, match=r"physics\.params\.gain"):
+        hybrid.fit(other, tmp_path, allow_config_change=True)
+    assert int(hybrid.load(tmp_path).state.step) == 2
+
+
+def test_an_update_that_overflows_is_not_saved(toy_config, tmp_path):
+    toy_config.checkpoint_every_steps = 1
+    toy_config.learner_optimizer.update({"name": "sgd", "learning_rate": 1e38, "clip_norm": 0.0})
+    toy_config.learner_optimizer.schedule = "constant"
+    with pytest.raises(NonFiniteError, match=r"learner branch|loss"):
+        hybrid.fit(toy_config, tmp_path)
+    latest = Checkpoints(tmp_path / "checkpoints").latest_step()
+    if latest is not None:
+        state = hybrid.load(tmp_path).state
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.learner.params))
+
+
+def test_a_stopped_run_goes_on_when_its_patience_is_raised(toy_config, tmp_path):
+    toy_config.eval_every_steps = 2
+    toy_config.early_stop_evals = 1
+    toy_config.learner_optimizer.update({"name": "sgd", "learning_rate": 20.0, "clip_norm": 0.0})
+    assert int(hybrid.fit(toy_config, tmp_path).step) < 40
+    toy_config.early_stop_evals = 0
+    assert int(hybrid.fit(toy_config, tmp_path).step) == 40
+
+
+def test_frozen_parameters_stay_through_a_resume(toy_config, tmp_path):
+    toy_config.physics_optimizer.overrides = (("health", None), ("gain", 2.0))
+    toy_config.physics_optimizer.weight_decay = 0.1
+    for branch in ("physics_optimizer", "learner_optimizer"):
+        toy_config[branch].schedule = "constant"
+    whole = hybrid.fit(toy_config, tmp_path / "whole")
+    part = ConfigDict(toy_config.to_dict())
+    part.num_steps = 25
+    hybrid.fit(part, tmp_path / "parts")
+    assert_same_state(hybrid.fit(toy_config, tmp_path / "parts"), whole)
+    moved = {
+        row["name"]: row["change"]
+        for row in hybrid.moved_parameters(hybrid.load(tmp_path / "parts"))
+    }
+    assert moved["health"] == 0
+    assert moved["gain"] > 0
+
+
+def test_a_bad_file_in_the_middle_costs_no_step(toy_config, tmp_path):
+    toy_config.data.kwargs = {"broken": 5}
+    toy_config.checkpoint_every_steps = 0
+    with pytest.raises(AudioFileError):
+        hybrid.fit(toy_config, tmp_path)
+    run = hybrid.load(tmp_path)
+    assert int(run.state.step) > 0
+
+
+def test_an_nnx_network_trains_through_the_loop(toy_config, tmp_path):
+    toy_config.num_steps = 2
+    toy_config.learner.target = "learners:NnxLearner"
+    toy_config.learner.kwargs = {"target": "toy_parts:ToyNnx", "kwargs": {"width": 4}}
+    hybrid.fit(toy_config, tmp_path)
+    assert int(hybrid.load(tmp_path).state.step) == 2

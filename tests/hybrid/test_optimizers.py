@@ -88,7 +88,9 @@ def test_start_and_every():
     active = [step for step in range(14) if optimizer.active(step)]
     assert active == [4, 7, 10, 13]
     assert [optimizer.num_updates(step) for step in (0, 4, 5, 7, 8)] == [0, 0, 1, 1, 2]
-    assert optimizer.learning_rate(5) == 0.0
+    assert optimizer.learning_rate(3) == 0.0
+    # Between its turns: that of its newest update, so that a log row never shows a false zero.
+    assert optimizer.learning_rate(5) == pytest.approx(1e-3)
     assert optimizer.learning_rate(4) == pytest.approx(1e-3)
 
 

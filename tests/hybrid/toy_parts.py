@@ -6,7 +6,9 @@ import time
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
+from data.audio_files import AudioFileError
 from physics.base import Parameter, Physics, frame_mask
 
 HOP = 16
@@ -66,10 +68,22 @@ class ToyNet(nn.Module):
         return nn.Dense(self.num_classes, param_dtype=features.dtype)(pooled)
 
 
+class ToyNnx(nnx.Module):
+    """A dense layer on the mean over frames, in NNX."""
+
+    def __init__(self, channels, width, num_classes=2, *, rngs):
+        self.hidden = nnx.Linear(channels, width, rngs=rngs)
+        self.out = nnx.Linear(width, num_classes, rngs=rngs)
+
+    def __call__(self, features):
+        return self.out(jnp.tanh(self.hidden(jnp.mean(features, axis=1))))
+
+
 class ToySet:
     """Clips that are loud or soft, map-style; item `poisoned` holds a NaN."""
 
-    def __init__(self, num_clips, num_samples, seed, poisoned=-1, delay_s=0.0):
+    def __init__(self, num_clips, num_samples, seed, poisoned=-1, delay_s=0.0, broken=-1):
+        self.broken = broken
         self.num_clips, self.num_samples, self.seed = num_clips, num_samples, seed
         self.poisoned, self.delay_s = poisoned, delay_s
 
@@ -78,6 +92,8 @@ class ToySet:
 
     def __getitem__(self, index):
         time.sleep(self.delay_s)
+        if index == self.broken:
+            raise AudioFileError(f"{index}.wav is broken")
         rng = np.random.default_rng((self.seed, index))
         label = index % 2
         length = int(rng.integers(self.num_samples // 2, self.num_samples))
@@ -98,20 +114,27 @@ class ToySource:
     """A data source of `ToySet`s."""
 
     def __init__(
-        self, sample_rate_hz=1000.0, num_samples=160, num_clips=48, poisoned=-1, delay_s=0.0
+        self,
+        sample_rate_hz=1000.0,
+        num_samples=160,
+        num_clips=48,
+        poisoned=-1,
+        delay_s=0.0,
+        broken=-1,
     ):
         self.sample_rate_hz = sample_rate_hz
         self.num_samples = num_samples
         self.class_names = ("soft", "loud")
         self._num_clips = num_clips
-        self._poisoned, self._delay_s = poisoned, delay_s
+        self._poisoned, self._delay_s, self._broken = poisoned, delay_s, broken
 
     def dataset(self, split):
         seed = {"train": 0, "validation": 1, "test": 2}[split]
         size = self._num_clips if split == "train" else 10
         if split != "train":
             return ToySet(size, self.num_samples, seed)
-        return ToySet(size, self.num_samples, seed, self._poisoned, self._delay_s)
+        faults = (self._poisoned, self._delay_s, self._broken)
+        return ToySet(size, self.num_samples, seed, *faults)
 
 
 def not_a_physics(sample_rate_hz):
