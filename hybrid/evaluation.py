@@ -40,7 +40,8 @@ def evaluate(
         num_classes: if given and the task outputs `predictions`, a confusion matrix is counted.
 
     Returns:
-        `loss`, each metric, `num_examples`, `num_skipped` (bad files), and `confusion` (nested lists, rows are the labels).
+        `loss`, each metric, `num_examples`, `num_skipped` (bad files), and `confusion` (nested
+        lists, rows are the labels).
 
     Raises:
         ValueError: no batch, or none with a row that counts.
