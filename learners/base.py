@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 Variables = Mapping[str, PyTree]
@@ -13,12 +14,12 @@ Variables = Mapping[str, PyTree]
 class Learner(Protocol):
     """What the loop needs of a network: the two methods that every Flax Linen module has.
 
-    The module's own signature is `__call__(self, features, *, train, mask=None)`:
+    The module's own signature is `__call__(self, features, *, train, mask)`:
 
     * `features`: `[batch, frames, channels]`, for several ears `[batch, frames, ears, channels]`;
     * `train`: `True` while training (dropout, statistics of the batch), `False` otherwise;
-    * `mask`: bool `[batch, frames]`, `True` where a frame is heard. Padding frames must not change
-      the result. A module without this argument is called without it.
+    * `mask`: bool `[batch, frames]`, `True` where a frame is heard; always given to a module that
+      has this argument. Padding frames must not change the result.
 
     It may keep collections beside `params`, such as `batch_stats`, and may draw from the random
     stream `dropout` while it trains.
@@ -56,12 +57,12 @@ def init_learner(
         module: the network.
         key: random key.
         features: an example of what it will be given; only shape and dtype matter.
-        mask: which frames are valid.
+        mask: which frames are valid; all of them if not given.
 
     Returns:
         The collections by name; `params` is among them, even if it is empty.
     """
-    keywords = _keywords(module, train=False, mask=mask)
+    keywords = _keywords(module, features, train=False, mask=mask)
     variables = dict(module.init({"params": key, "dropout": key}, features, **keywords))
     variables.setdefault("params", {})
     return variables
@@ -84,17 +85,21 @@ def call_learner(
         variables: `params` and the other collections.
         features: what the physics gave.
         train: whether this is a training step.
-        mask: which frames are valid.
+        mask: which frames are valid; all of them if not given.
         rngs: random streams; `dropout` is needed while training by networks that drop.
         mutable: the collections that may change, or `True` for all.
 
     Returns:
         The outputs; if `mutable` is not `False`, a pair of them and the changed collections.
     """
-    keywords = _keywords(module, train=train, mask=mask)
+    keywords = _keywords(module, features, train=train, mask=mask)
     names = mutable if isinstance(mutable, bool) else list(mutable)
     return module.apply(variables, features, rngs=rngs, mutable=names, **keywords)
 
 
-def _keywords(module: Learner, *, train: bool, mask: Array | None) -> dict[str, Any]:
-    return {"train": train, "mask": mask} if accepts_mask(module) else {"train": train}
+def _keywords(
+    module: Learner, features: Array, *, train: bool, mask: Array | None
+) -> dict[str, Any]:
+    if not accepts_mask(module):
+        return {"train": train}
+    return {"train": train, "mask": jnp.ones(features.shape[:2], bool) if mask is None else mask}

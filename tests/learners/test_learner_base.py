@@ -50,6 +50,16 @@ def test_a_network_without_mask_is_called_without_it(key):
     assert outputs.shape == (2, 2)
 
 
+def test_a_network_with_a_mask_is_given_one_always(key):
+    class Needs(nn.Module):
+        @nn.compact
+        def __call__(self, x, train, mask):
+            return mask.sum(axis=1)
+
+    variables = init_learner(Needs(), key, jnp.ones((2, 3, 4)))
+    assert call_learner(Needs(), variables, jnp.ones((2, 3, 4)), train=False).tolist() == [3, 3]
+
+
 def test_a_network_without_parameters_has_an_empty_tree(key):
     variables = init_learner(Parameterless(), key, jnp.ones((2, 3, 4)))
     assert variables == {"params": {}}
