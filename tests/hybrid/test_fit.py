@@ -199,7 +199,7 @@ def test_an_update_that_overflows_is_not_saved(toy_config, tmp_path):
 def test_a_stopped_run_goes_on_when_its_patience_is_raised(toy_config, tmp_path):
     toy_config.eval_every_steps = 2
     toy_config.early_stop_evals = 1
-    toy_config.learner_optimizer.update({"name": "sgd", "learning_rate": 20.0, "clip_norm": 0.0})
+    toy_config.learner_optimizer.learning_rate = 5.0
     assert int(hybrid.fit(toy_config, tmp_path).step) < 40
     toy_config.early_stop_evals = 0
     assert int(hybrid.fit(toy_config, tmp_path).step) == 40
