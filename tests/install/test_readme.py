@@ -37,12 +37,13 @@ def run(folder, *command):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
 
 
+@pytest.mark.timeout(600)
 def test_the_tour(tmp_path):
     tour = python_block("import hybrid")
     statements = [line for line in tour.splitlines() if line and not line.startswith("#")]
@@ -59,6 +60,7 @@ def test_the_text_names_the_files(file):
     assert f"`{file}`" in README
 
 
+@pytest.mark.timeout(600)
 def test_an_ear_and_a_network_from_outside(tmp_path):
     """The command of the README, shortened to a few steps; swapped by import path alone."""
     (tmp_path / "my_ears.py").write_text(python_block("class GaussianBands"))
