@@ -59,6 +59,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e .
 	@touch $@
 
+# Installs what an extra needs, not the package again: that would compile the kernel once more.
 $(VENV)/.installed-%: $(VENV)/.installed
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"], sep="\n")' > $(VENV)/$*.txt
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -r $(VENV)/$*.txt
 	@touch $@
