@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,7 @@ def run(
     aligned: bool = False,
 ) -> tuple[dict[str, Array], State]:
     """Runs the model at full rate; arguments and results as of `scan.run`."""
+    coefficients, state, audio = _vary_alike((coefficients, state, audio))
     if choose(kernel) == "native":
         return native.run(coefficients, structure, state, audio, outputs)
     return scan.run(coefficients, structure, state, audio, outputs, aligned)
@@ -80,6 +83,7 @@ def run_hops(
     Returns:
       What `framing.hop_sums` would give of the activity, and the state after the piece.
     """
+    coefficients, state, audio = _vary_alike((coefficients, state, audio))
     if choose(kernel) == "native":
         given, state = native.run(coefficients, structure, state, audio, (), segments=segments)
         return given["hops"], state
@@ -87,3 +91,22 @@ def run_hops(
     hop = segments.shape[1]
     whole = given["nap"][:, : audio.shape[1] // hop * hop]
     return framing.hop_sums(whole, jnp.asarray(segments, audio.dtype)), state
+
+
+def _vary_alike(tree: Any) -> Any:
+    """Under `shard_map`, marks what is the same on all devices as what differs between them.
+
+    Loops carry both together, so JAX asks for it; that the gradients of what was the same are
+    summed over the devices follows from it.
+    """
+
+    def varying(leaf):
+        return jax.typeof(leaf).manual_axis_type.varying
+
+    axes = frozenset().union(*(varying(leaf) for leaf in jax.tree.leaves(tree)))
+
+    def vary(leaf):
+        missing = tuple(axes - varying(leaf))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, tree)

@@ -61,7 +61,7 @@ class _Call:
     def interval(self, n_samples: int) -> int:
         return max(1, min(self.tuning.interval, n_samples))
 
-    def shapes(self, audio: Any, state: Any, window: Any) -> list[jax.ShapeDtypeStruct]:
+    def shapes(self, audio: Any, window: Any) -> list[jax.ShapeDtypeStruct]:
         """Of the traces and frames, those that are not wanted empty."""
         batch, n_samples, ears = audio.shape
         trace = (batch, n_samples, ears, self.structure.n_channels)
@@ -71,8 +71,20 @@ class _Call:
             shapes.append(shape if name in self.outputs else (0,))
         frames = (batch, self.n_frames, window.shape[0], *trace[2:])
         shapes.append(frames if self.n_frames else (0,))
-        del state
-        return [jax.ShapeDtypeStruct(shape, audio.dtype) for shape in shapes]
+        return [_result(shape, audio) for shape in shapes]
+
+
+def _result(shape: tuple[int, ...], like: Any) -> jax.ShapeDtypeStruct:
+    """A result of that shape; under `shard_map` it differs between devices if `like` does."""
+    kind = jax.typeof(like)
+    if not kind.manual_axis_type.varying:
+        return jax.ShapeDtypeStruct(shape, like.dtype)
+    return jax.ShapeDtypeStruct(
+        shape,
+        like.dtype,
+        sharding=kind.sharding.update(spec=jax.P(*(None for _ in shape))),
+        manual_axis_type=kind.manual_axis_type,
+    )
 
 
 def run(
@@ -150,7 +162,7 @@ def _run_backward(call: _Call, kept, cotangents):
     like = (audio, rows, agc_rows, state)
     gradients = jax.ffi.ffi_call(
         library.BACKWARD,
-        [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in like],
+        [_result(a.shape, audio) for a in like],
         vmap_method="sequential",
     )(
         audio,
@@ -176,9 +188,9 @@ def _forward(call: _Call, audio, rows, agc_rows, state, window, phase, keep: boo
     results: Any = jax.ffi.ffi_call(
         library.FORWARD,
         [
-            *call.shapes(audio, state, window),
-            jax.ShapeDtypeStruct(state.shape, state.dtype),
-            jax.ShapeDtypeStruct(checkpoints, audio.dtype),
+            *call.shapes(audio, window),
+            _result(state.shape, audio),
+            _result(checkpoints, audio),
         ],
         vmap_method="sequential",
     )(audio, rows, agc_rows, state, window, phase, **call.attributes(n_samples))
