@@ -118,8 +118,8 @@ SHARDED = """
 def test_shards_over_devices():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, "-c", textwrap.dedent(SHARDED)]
-    options = {"check": False, "capture_output": True, "text": True, "timeout": 240}
-    result = subprocess.run(command, env=environment, **options)
+    options = {"capture_output": True, "text": True, "timeout": 240}
+    result = subprocess.run(command, check=False, env=environment, **options)
     assert result.stdout.strip() == "equal", result.stderr
 
 
