@@ -29,8 +29,8 @@ def conductance(x):
     """Conductance (0 to 1) of an inner hair cell's channels at BM displacement `x`; any shape."""
     z = jnp.maximum(x + 0.175, 0.0)
     cubed = z * z * z
-    # The denominator stays above 0.1, so value and gradient are finite everywhere; far above
-    # full scale the cube would overflow float32 long after the ratio has become 1.
+    # The denominator stays above 0.1, so value and gradient are finite (up to z = 1e12, where the
+    # cube leaves float32's range; full scale is of the order of one).
     return cubed / (cubed + z * z + 0.1)
 
 

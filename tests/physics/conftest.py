@@ -59,7 +59,10 @@ def yardstick():
     def run(model, params, audio, state=None):
         physical = jax.tree.map(lambda a: np.asarray(a, np.float64), model.physical(params))
         if model.ihc == "two_cap_with_syn":
-            physical["synapse"]["healthy_n_fibers"] = np.asarray(model.healthy_fibres)
+            synapse = physical["synapse"]
+            for name in ("sat_rate_hz", "sat_reservoir", "v_width", "tau_lpf_s", "reservoir_tau_s"):
+                synapse[name] = synapse[name][..., None]  # the yardstick's has an axis of classes
+            synapse["healthy_n_fibers"] = np.asarray(model.healthy_fibres)
         design = reference.design(
             physical,
             model.sample_rate_hz,

@@ -119,13 +119,15 @@ def differences(value, params, exact, floor):
         for pick in picks:
             direction = jnp.asarray(pick.reshape(gradient.shape))
             errors = []
-            for step in (1e-2, 1e-3, 1e-4, 1e-5):
+            for step in (1e-4, 1e-5, 1e-3, 1e-6):
                 ends = []
                 for sign in (step, -step):
                     moved = [*leaves[:i], leaves[i] + sign * direction, *leaves[i + 1 :]]
                     ends.append(float(value(structure.unflatten(moved))))
                 slope = (ends[0] - ends[1]) / (2 * step)
                 errors.append(abs(slope - float(jnp.sum(gradient * direction))) / norm)
+                if errors[-1] < 1e-6:  # ten times better than asked: no need to sweep on
+                    break
             worst = max(worst, min(errors))
         yield worst, jax.tree_util.keystr(path)
 
@@ -133,7 +135,8 @@ def differences(value, params, exact, floor):
 def test_forward_mode_agrees_with_reverse(sounds, quick_jit, compiled, x64):
     model = MODELS["one_cap_delay"]
     params, audio = model.init(), jnp.asarray(sounds(SAMPLES)["noise"])[None, :, None]
-    value, gradient = compiled("one_cap_delay")
+    gradient = compiled("one_cap_delay")[1]
+    value = objective(model, audio)
     direction = jax.tree.map(lambda a: jnp.full_like(a, 0.1), params)
     _, forward = quick_jit(lambda p: jax.jvp(lambda p: value(p, audio), (p,), (direction,)))(params)
     reverse = sum(jnp.sum(0.1 * leaf) for leaf in jax.tree.leaves(gradient(params, audio)))

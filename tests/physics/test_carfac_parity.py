@@ -42,6 +42,13 @@ MODELS = {
         ihc="two_cap_with_syn",
         initial={
             "car.ohc_health": [[1.0], [0.4]],
+            "car.first_pole_theta": [2.6, 2.5],
+            "car.erb_q": [9.3, 9.2],
+            "car.min_zeta": [0.1, 0.15],
+            "ihc.tau2_in_s": [0.01, 0.02],
+            "synapse.sat_rate_hz": [200.0, 180.0],
+            "agc.time_constants_s": [[0.002, 0.01, 0.03, 0.1], [0.003, 0.01, 0.04, 0.2]],
+            "agc.stage_gain": [2.0, 1.5],
             "synapse.n_fibers": [[[500.0, 350.0, 250.0]], [[500.0, 100.0, 20.0]]],
             "agc.mix_coeff": 0.9,
         },
@@ -60,18 +67,6 @@ MODELS = {
         agc_decimations=(),
         use_delay_buffer=True,
         initial={"car.ohc_health": 0.5},
-    ),
-    "ears_that_differ": Carfac(
-        sample_rate_hz=16000,
-        n_ears=2,
-        initial={
-            "car.first_pole_theta": [2.6, 2.5],
-            "car.erb_q": [9.3, 9.2],
-            "car.min_zeta": [0.1, 0.15],
-            "ihc.tau2_in_s": [0.01, 0.02],
-            "agc.time_constants_s": [[0.002, 0.01, 0.03, 0.1], [0.003, 0.01, 0.04, 0.2]],
-            "agc.stage_gain": [2.0, 1.5],
-        },
     ),
 }
 
@@ -99,9 +94,7 @@ def test_equals_the_yardstick(yardstick, quick_jit, x64, name):
     check(yardstick, quick_jit, xla(MODELS[name]), jnp.float64, 1e-9)
 
 
-@pytest.mark.parametrize(
-    "name", ["two_cap", "one_cap_delay", "two_ears_synapse", "no_gain_control"]
-)
+@pytest.mark.parametrize("name", ["two_cap", "two_ears_synapse", "no_gain_control"])
 def test_equals_the_yardstick_in_float32(yardstick, quick_jit, name):
     check(yardstick, quick_jit, xla(MODELS[name]), jnp.float32, 2e-4)
 
@@ -119,7 +112,7 @@ def check(yardstick, quick_jit, model, dtype, tolerance):
 
 
 def test_equals_the_yardstick_without_jit(yardstick):
-    model = xla(Carfac(sample_rate_hz=8000))
+    model = xla(Carfac(sample_rate_hz=8000, ihc="just_hwr", agc_decimations=(8,)))
     params, audio = model.init(), 0.1 * np.random.default_rng(0).standard_normal((100, 1))
     given, _ = model.run(params, jnp.asarray(audio, jnp.float32)[None])
     assert worst(given.nap[0], yardstick(model, params, audio).nap) < 2e-4
