@@ -36,6 +36,9 @@ def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, B
             learner_optimizer.transform,
         )
     )(key)
+    # Batches from torch are committed to their device. A state that is not would become so in the
+    # first step, and the second step would be compiled anew for it.
+    state = jax.device_put(state, jax.devices()[0])
     return state, (physics_optimizer, learner_optimizer)
 
 

@@ -168,6 +168,18 @@ def test_float64_all_the_way(toy_config, tmp_path):
     assert jax.numpy.zeros(()).dtype == np.float32
 
 
+def test_each_form_of_the_step_is_compiled_once(toy_config, tmp_path, caplog):
+    toy_config.num_steps = 12
+    with jax.log_compiles(True), caplog.at_level("WARNING", logger="jax"):
+        hybrid.fit(toy_config, tmp_path)
+        part = ConfigDict(toy_config.to_dict())
+        part.num_steps = 13
+        hybrid.fit(part, tmp_path)
+    compiled = [r for r in caplog.records if "Compiling jit(_step)" in r.getMessage()]
+    # Network alone, then both; after the resume both are off turn or on it once more.
+    assert 2 <= len(compiled) <= 3, [r.getMessage()[:200] for r in compiled]
+
+
 def test_a_config_that_cannot_start_leaves_no_trace(toy_config, tmp_path):
     toy_config.num_steps = 2
     for field, value in (("batch_size", 500), ("physics_optimizer.overrides", (("nothing", 1.0),))):
