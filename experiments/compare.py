@@ -127,7 +127,7 @@ def print_results(results: dict[str, Any], workdir: pathlib.Path) -> None:
         table.add_column(name, justify="right")
     for row in results["moved"]:
         values = (row["count"], row["initial"], row["learned"], row["change"])
-        table.add_row(row["name"], row["unit"], *(f"{value:.4g}" for value in values))
+        table.add_row(row["name"], row["unit"], *(f"{value:.3g}" for value in values))
     console.print(table)
     console.print(f"{results['total_s']:.0f} s in all. Results and pictures: {workdir}")
 
