@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from physics.carfac import Carfac, kernels, native
-from physics.carfac.native import kernel, library
+from physics.carfac.native import kernel, loader
 
 NATIVE = pytest.mark.skipif(
     native.reason_unavailable() is not None, reason=str(native.reason_unavailable())
@@ -30,7 +30,7 @@ def audio():
 @pytest.fixture
 def forget():
     """Lets the library be looked for anew, before and after."""
-    cached = (library.reason_unavailable, library.warn_once)
+    cached = (loader.reason_unavailable, loader.warn_once)
     for function in cached:
         function.cache_clear()
     yield
@@ -163,7 +163,7 @@ def test_wrong_arrays_are_errors(x64, field, shape, dtype, complaint):
     bad = good | {field: jnp.zeros(shape, dtype)}
     results = [jnp.zeros(s, "float32") for s in ((2, 5, 1, 7), *(0,) * 6, (2, 20, 1, 7), (0,))]
     results = [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results]
-    forward = jax.ffi.ffi_call(library.FORWARD, results)
+    forward = jax.ffi.ffi_call(loader.FORWARD, results)
     attributes = call.attributes(5)
     forward(*good.values(), **attributes)
     with pytest.raises(jax.errors.JaxRuntimeError, match=complaint):
@@ -193,7 +193,7 @@ def test_wrong_options_are_errors(attribute, value):
     results = [jax.ShapeDtypeStruct(shape, "float32") for shape in results]
     attributes = call.attributes(5) | {attribute: np.asarray(value, np.int64)[()]}
     with pytest.raises(jax.errors.JaxRuntimeError, match="CAR-FAC: "):
-        jax.block_until_ready(jax.ffi.ffi_call(library.FORWARD, results)(*arguments, **attributes))
+        jax.block_until_ready(jax.ffi.ffi_call(loader.FORWARD, results)(*arguments, **attributes))
 
 
 def test_without_the_library_auto_says_so_once(monkeypatch, caplog, forget, audio):
@@ -220,7 +220,7 @@ def test_a_library_that_does_not_load_says_why(monkeypatch, caplog, forget, tmp_
 @NATIVE
 def test_a_library_of_other_sources_is_not_called(monkeypatch, forget):
     monkeypatch.setattr(library, "_INTERFACE", -1)
-    assert "compiled from other sources" in library.reason_unavailable()
+    assert "compiled from other sources" in loader.reason_unavailable()
     assert kernels.choose("auto") == "xla"
 
 

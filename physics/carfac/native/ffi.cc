@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "dispatch.h"
 #include "schedule.h"
 #include "xla/ffi/api/ffi.h"
@@ -13,9 +14,7 @@
 namespace carfac {
 namespace {
 
-namespace ffi = xla::ffi;
 typedef ffi::Span<const int64_t> Numbers;
-typedef std::vector<int64_t> Dims;
 
 // Changes with the handlers' arguments, so that Python code and a stale library cannot meet.
 constexpr int64_t kInterface = 1;
@@ -23,44 +22,6 @@ constexpr int64_t kInterface = 1;
 struct Options {
   int64_t style, classes, delay, open_loop, linear, interval, threads, isa;
   Numbers decimations, taps, iterations;
-};
-
-// Collects the first complaint.
-class Check {
- public:
-  void require(bool fine, const std::string& rule) {
-    if (!fine && complaint_.empty()) complaint_ = rule;
-  }
-  // Pointer to a buffer of that type and shape; null if it has no elements.
-  template <class T>
-  T* array(const char* name, ffi::AnyBuffer buffer, const Dims& dims) {
-    const ffi::DataType type = sizeof(T) == 4 ? ffi::F32 : ffi::F64;
-    require(buffer.element_type() == type,
-            std::string(name) + " must have the type of the audio, float32 or float64.");
-    const auto got = buffer.dimensions();
-    if (got.size() != dims.size() || !std::equal(dims.begin(), dims.end(), got.begin())) {
-      require(false, std::string(name) + " must have shape " + text(dims) + "; got " +
-                         text(Dims(got.begin(), got.end())) + ".");
-    }
-    return buffer.element_count() ? static_cast<T*>(buffer.untyped_data()) : nullptr;
-  }
-  // The same for what may be left out by giving it no elements.
-  template <class T>
-  T* optional(const char* name, ffi::AnyBuffer buffer, const Dims& dims) {
-    return buffer.element_count() ? array<T>(name, buffer, dims) : nullptr;
-  }
-  bool fine() const { return complaint_.empty(); }
-  ffi::Error error() const {
-    return fine() ? ffi::Error::Success() : ffi::Error::InvalidArgument("CAR-FAC: " + complaint_);
-  }
-
- private:
-  static std::string text(const Dims& dims) {
-    std::string s = "[";
-    for (size_t i = 0; i < dims.size(); ++i) s += (i ? ", " : "") + std::to_string(dims[i]);
-    return s + "]";
-  }
-  std::string complaint_;
 };
 
 // Sizes and options; what the arrays disagree about is left to `Check::array`.

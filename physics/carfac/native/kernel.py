@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from physics.carfac.native import library, packing
+from physics.carfac.native import loader, packing
 from physics.carfac.structures import OUTPUTS, Coefficients, State, Structure
 
 # Samples between two checkpoints: a gradient keeps the state that often, and holds everything of
@@ -117,7 +117,7 @@ def run(
     Raises:
       RuntimeError: the kernel is not there; the message says why, and what to do.
     """
-    reason = library.reason_unavailable()
+    reason = loader.reason_unavailable()
     if reason is not None:
         raise RuntimeError(reason)
     dtype = audio.dtype
@@ -161,7 +161,7 @@ def _run_backward(call: _Call, kept, cotangents):
     traces, state = cotangents
     like = (audio, rows, agc_rows, state)
     gradients = jax.ffi.ffi_call(
-        library.BACKWARD,
+        loader.BACKWARD,
         [_result(a.shape, audio) for a in like],
         vmap_method="sequential",
     )(
@@ -186,7 +186,7 @@ def _forward(call: _Call, audio, rows, agc_rows, state, window, phase, keep: boo
     n_checkpoints = -(-n_samples // call.interval(n_samples))
     checkpoints = (n_checkpoints, *state.shape) if keep else (0,)
     results: Any = jax.ffi.ffi_call(
-        library.FORWARD,
+        loader.FORWARD,
         [
             *call.shapes(audio, window),
             _result(state.shape, audio),
