@@ -197,7 +197,7 @@ def test_wrong_options_are_errors(attribute, value):
 
 
 def test_without_the_library_auto_says_so_once(monkeypatch, caplog, forget, audio):
-    monkeypatch.setattr(library, "_find", lambda: None)
+    monkeypatch.setattr(loader, "_find", lambda: None)
     with caplog.at_level(logging.WARNING):
         assert [kernels.choose("auto") for _ in range(3)] == ["xla"] * 3
     assert len(caplog.records) == 1
@@ -210,7 +210,7 @@ def test_without_the_library_auto_says_so_once(monkeypatch, caplog, forget, audi
 def test_a_library_that_does_not_load_says_why(monkeypatch, caplog, forget, tmp_path):
     broken = tmp_path / "_kernels.so"
     broken.write_bytes(b"not a library")
-    monkeypatch.setattr(library, "_find", lambda: broken)
+    monkeypatch.setattr(loader, "_find", lambda: broken)
     with caplog.at_level(logging.WARNING):
         assert kernels.choose("auto") == "xla"
     assert str(broken) in caplog.text
@@ -219,7 +219,7 @@ def test_a_library_that_does_not_load_says_why(monkeypatch, caplog, forget, tmp_
 
 @NATIVE
 def test_a_library_of_other_sources_is_not_called(monkeypatch, forget):
-    monkeypatch.setattr(library, "_INTERFACE", -1)
+    monkeypatch.setattr(loader, "_INTERFACE", -1)
     assert "compiled from other sources" in loader.reason_unavailable()
     assert kernels.choose("auto") == "xla"
 
