@@ -112,10 +112,10 @@ struct BackwardTask {
       for (int64_t e = 0; e < s.ears; ++e) {
         ForwardTask<L, kStyle>::read_audio(b.in.audio, s, task, start + at, block.samples, e,
                                            audio);
-        for (int64_t t = 0; t < block.samples; ++t) {
-          advance.template sample<true, false>(e, audio + t * L::kStep,
-                                               first_tape + (at + t) * tape_step + e * ear_step,
-                                               {});
+        for (int64_t t = 0; t < block.samples; t += kTogether) {
+          advance.template samples<true, kNoTiles>(
+              e, least(kTogether, block.samples - t), audio + t * L::kStep,
+              first_tape + (at + t) * tape_step + e * ear_step, tape_step, {});
         }
       }
       if (block.due) agc.update(block.due, record(updates++));

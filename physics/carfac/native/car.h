@@ -33,19 +33,25 @@ struct Turn {
   V z1, z2;        // rotated and damped; the input is still to be added to z1
 };
 
+// `active` is 1 / (1 + w^2), or 1 where outer hair cells do not feel velocity.
 template <class V, class K>
-HYBRID_INLINE Turn<V> turn(const K& k, V z1, V z2, V z2_before, V undamping, bool linear) {
+HYBRID_INLINE Turn<V> turn_active(const K& k, V z1, V z2, V z2_before, V undamping, V active) {
   Turn<V> t;
   t.v = z2 - z2_before;
   t.w = fma(t.v, k.velocity_scale, k.velocity_offset);
-  const V one = splat<V>(1);
-  t.active = linear ? one : one / fma(t.w, t.w, one);
+  t.active = active;
   t.damping = fnma(undamping, t.active, k.damping);
-  t.turned1 = z1 - fma(k.one_minus_cos, z1, k.sin * z2);
-  t.turned2 = z2 - fms(k.one_minus_cos, z2, k.sin * z1);
+  t.turned1 = fnma(k.sin, z2, fnma(k.one_minus_cos, z1, z1));
+  t.turned2 = fma(k.sin, z1, fnma(k.one_minus_cos, z2, z2));
   t.z1 = fnma(t.damping, t.turned1, t.turned1);
   t.z2 = fnma(t.damping, t.turned2, t.turned2);
   return t;
+}
+
+template <class V, class K>
+HYBRID_INLINE Turn<V> turn(const K& k, V z1, V z2, V z2_before, V undamping, bool linear) {
+  const V w = fma(z2 - z2_before, k.velocity_scale, k.velocity_offset), one = splat<V>(1);
+  return turn_active(k, z1, z2, z2_before, undamping, linear ? one : one / fma(w, w, one));
 }
 
 // Transpose of `turn` and of the stage's output. On entry `a` is the cotangent of the state after
@@ -62,26 +68,28 @@ HYBRID_INLINE void turn_back(const K& k, const Turn<V>& t, V z1, V z2, V x, V un
   const V z2_bar = fma(s, k.zero, a.z2);
   const V z1_bar = a.z1;
   // z' = turned - damping turned
-  const V damping_bar = -fma(z1_bar, t.turned1, z2_bar * t.turned2);
+  const V less_bar = fma(z1_bar, t.turned1, z2_bar * t.turned2);  // of minus the damping
   const V turned1_bar = fnma(t.damping, z1_bar, z1_bar);
   const V turned2_bar = fnma(t.damping, z2_bar, z2_bar);
   // turned = z - (one_minus_cos z + sin (z2, -z1))
-  g.one_minus_cos -= fma(turned1_bar, z1, turned2_bar * z2);
-  g.sin += fms(turned2_bar, z1, turned1_bar * z2);
+  g.one_minus_cos = fnma(turned1_bar, z1, fnma(turned2_bar, z2, g.one_minus_cos));
+  g.sin = fnma(turned1_bar, z2, fma(turned2_bar, z1, g.sin));
   a.z1 = fma(k.sin, turned2_bar, fnma(k.one_minus_cos, turned1_bar, turned1_bar));
   V before_bar = fnma(k.sin, turned1_bar, fnma(k.one_minus_cos, turned2_bar, turned2_bar));
   // damping = k.damping - undamping active
-  g.damping += damping_bar;
-  a.undamping = fnma(t.active, damping_bar, a.undamping);
+  g.damping -= less_bar;
+  a.undamping = fma(t.active, less_bar, a.undamping);
   before_bar += a.z2_before;
   if (!linear) {
     // active = 1 / (1 + w^2), w = scale v + offset, v = z2 - z2_before
-    const V w_bar = (undamping * damping_bar) * (t.active * t.active) * (t.w + t.w);
-    g.velocity_scale = fma(w_bar, t.v, g.velocity_scale);
-    g.velocity_offset += w_bar;
-    const V v_bar = w_bar * k.velocity_scale;
-    before_bar += v_bar;
-    a.z2_before = -v_bar;
+    // The slopes first, which wait for nothing that comes back from later samples.
+    const V slope = undamping * ((t.active * t.active) * (t.w + t.w));
+    const V slope_v = slope * k.velocity_scale;
+    const V fall_bar = less_bar * slope;  // of minus w
+    g.velocity_scale = fnma(fall_bar, t.v, g.velocity_scale);
+    g.velocity_offset -= fall_bar;
+    a.z2_before = less_bar * slope_v;
+    before_bar = fnma(less_bar, slope_v, before_bar);
   } else {
     a.z2_before = splat<V>(0);
   }

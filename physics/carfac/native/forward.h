@@ -8,9 +8,6 @@
 namespace carfac {
 namespace HYBRID_ISA {
 
-// Samples that are worked on between two looks at the gain control, at most.
-constexpr int64_t kMaxBlock = 16;
-
 // A run of samples after which the gain control updates `due` of its stages (0: none).
 struct Block {
   int64_t samples, due;
@@ -42,14 +39,14 @@ struct ForwardTask {
   Advance<L, kStyle> advance;
   Agc<L, kStyle> agc;
   T* audio;        // [kMaxBlock], one number for each clip in the lanes
-  V* tiles;        // [5 + K], tiles of one sample
+  V* tiles;        // [5 + K, kTogether], tiles; see `tiles_of`
   T* frame_sums;   // [E, M], tiles
 
   ForwardTask(const Forward<T>& forward, Task t, void* memory)
       : f(forward), task(t), arena(memory), w(f.shape, t, arena), advance(w, arena),
         agc(w, arena) {
     audio = arena.take<T>(kMaxBlock * kLanes);
-    tiles = arena.take<V>((5 + f.shape.classes) * w.positions);
+    tiles = arena.take<V>((5 + f.shape.classes) * kTogether * w.positions);
     frame_sums = arena.take<T>(f.shape.ears * f.shape.segments * w.size);
   }
 
@@ -111,29 +108,35 @@ struct ForwardTask {
   }
 
  private:
+  // Tiles of kTogether samples, in the order nap, bm, ohc, agc, potential, firings.
+  V* tiles_of(int64_t output) const { return tiles + output * kTogether * w.positions; }
+
   template <bool kMany>
   void samples(int64_t ear, int64_t at, int64_t n) {
-    const int64_t positions = w.positions;
     const Traces<T>& o = f.out;
     SampleTiles<V> t;
-    t.nap = tiles;
+    t.nap = tiles_of(0);
     if constexpr (kMany) {
-      if (o.bm) t.bm = tiles + positions;
-      if (o.ohc) t.ohc = tiles + 2 * positions;
-      if (o.agc) t.agc = tiles + 3 * positions;
-      if (o.potential) t.potential = tiles + 4 * positions;
-      if (o.firings) t.firings = tiles + 5 * positions;
+      if (o.bm) t.bm = tiles_of(1);
+      if (o.ohc) t.ohc = tiles_of(2);
+      if (o.agc) t.agc = tiles_of(3);
+      if (o.potential) t.potential = tiles_of(4);
+      if (o.firings) t.firings = tiles_of(5);
     }
-    for (int64_t i = 0; i < n; ++i) {
-      advance.template sample<false, true>(ear, audio + i * L::kStep, nullptr, t);
-      if (o.nap) write(t.nap, o.nap, ear, at + i);
-      if (o.frames) add_to_frame(ear, at + i);
-      if constexpr (kMany) {
-        if (o.bm) write(t.bm, o.bm, ear, at + i);
-        if (o.ohc) write(t.ohc, o.ohc, ear, at + i);
-        if (o.agc) write(t.agc, o.agc, ear, at + i);
-        if (o.potential) write(t.potential, o.potential, ear, at + i);
-        if (o.firings) write_firings(ear, at + i);
+    for (int64_t begun = 0; begun < n; begun += kTogether) {
+      const int64_t some = least(kTogether, n - begun);
+      advance.template samples<false, kMany ? kAnyTiles : kNapTiles>(ear, some, audio + begun * L::kStep, nullptr, 0, t);
+      for (int64_t i = 0; i < some; ++i) {
+        const int64_t now = at + begun + i, tile = i * w.positions;
+        if (o.nap) write(t.nap + tile, o.nap, ear, now);
+        if (o.frames) add_to_frame(t.nap + tile, ear, now);
+        if constexpr (kMany) {
+          if (o.bm) write(t.bm + tile, o.bm, ear, now);
+          if (o.ohc) write(t.ohc + tile, o.ohc, ear, now);
+          if (o.agc) write(t.agc + tile, o.agc, ear, now);
+          if (o.potential) write(t.potential + tile, o.potential, ear, now);
+          if (o.firings) write_firings(t.firings + tile * f.shape.classes, ear, now);
+        }
       }
     }
   }
@@ -145,9 +148,9 @@ struct ForwardTask {
              clip, task.count, s.channels);
   }
 
-  void write_firings(int64_t ear, int64_t at) {
+  void write_firings(const V* of_sample, int64_t ear, int64_t at) {
     const Shape& s = f.shape;
-    const T* const from = reinterpret_cast<const T*>(tiles + 5 * w.positions);
+    const T* const from = reinterpret_cast<const T*>(of_sample);
     for (int64_t l = 0; l < task.count; ++l) {
       T* const to = f.out.firings + (((task.first + l) * s.samples + at) * s.ears + ear) *
                                         s.channels * s.classes;
@@ -159,11 +162,11 @@ struct ForwardTask {
     }
   }
 
-  void add_to_frame(int64_t ear, int64_t at) {
+  void add_to_frame(const V* tile, int64_t ear, int64_t at) {
     const Shape& s = f.shape;
     const int64_t frame = at / s.hop, within = at % s.hop;
     if (frame >= s.frames) return;
-    const T* const nap = reinterpret_cast<const T*>(tiles);
+    const T* const nap = reinterpret_cast<const T*>(tile);
     for (int64_t m = 0; m < s.segments; ++m) {
       T* const sums = frame_sums + (ear * s.segments + m) * w.size;
       const V weight = splat<V>(f.in.window[m * s.hop + within]);

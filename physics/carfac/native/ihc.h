@@ -46,13 +46,27 @@ struct Conductance {
 };
 template <class V>
 HYBRID_INLINE Conductance<V> conductance(V x) {
-  V z = x + splat<V>(0.175f);
-  if constexpr (sizeof(ElementOf<V>) == 8) z = x + splat<V>(0.175);
-  z = z > 0 ? z : splat<V>(0);
-  const V square = z * z, cube = square * z;
-  const V tenth = splat<V>(ElementOf<V>(0.1)), three_tenths = splat<V>(ElementOf<V>(0.3));
-  const V inverse = splat<V>(1) / ((cube + square) + tenth);
-  return {cube * inverse, (square * (square + three_tenths)) * (inverse * inverse)};
+  typedef ElementOf<V> T;
+  const V one = splat<V>(1);
+  const V z = not_below_zero(x + splat<V>(T(0.175)));
+  const V square = z * z;
+  const V inverse = one / fma(square, z + one, splat<V>(T(0.1)));
+  const V slope = (square * (square + splat<V>(T(0.3)))) * (inverse * inverse);
+  return {(square * z) * inverse, slope};
+}
+
+// A capacitor after a sample: c - opening out c + (1 - c) in. In this order a sample waits little for
+// the sample before it, and at rest what is added vanishes to the last bit but one.
+template <class V>
+HYBRID_INLINE V recharged(V c, V opening, V out, V in) {
+  return c + fnma(c, fma(opening, out, in), in);
+}
+
+// A low-pass after a sample. Its drive must vanish at rest: what is left of it there would be summed
+// up in the gradient of the rate.
+template <class V>
+HYBRID_INLINE V smoothed(V low, V rate, V gain, V x) {
+  return fma(rate, fms(gain, x, low), low);
 }
 
 template <class V>
@@ -62,15 +76,15 @@ struct IhcOutput {
 
 // just_hwr
 template <class V, class K>
-HYBRID_INLINE IhcOutput<V> ihc_step(const K&, IhcState<V, kJustHwr>&, V bm) {
+HYBRID_INLINE IhcOutput<V> ihc_step(const K&, IhcState<V, kJustHwr>&, V bm, const Conductance<V>&) {
   const V zero = splat<V>(0), two = splat<V>(2);
   const V above = bm > zero ? bm : zero;
   return {above < two ? above : two, zero};
 }
 
 template <class V, class K, class G>
-HYBRID_INLINE V ihc_back(const K&, const IhcState<V, kJustHwr>&, V bm, V nap_bar, V, G&,
-                         IhcState<V, kJustHwr>&, V& nap) {
+HYBRID_INLINE V ihc_back(const K&, const IhcState<V, kJustHwr>&, V bm, const Conductance<V>&,
+                         V nap_bar, V, G&, IhcState<V, kJustHwr>&, V& nap) {
   const V zero = splat<V>(0), two = splat<V>(2), half = splat<V>(0.5f);
   const V above = bm > zero ? bm : zero;
   nap = above < two ? above : two;
@@ -84,18 +98,19 @@ HYBRID_INLINE V ihc_back(const K&, const IhcState<V, kJustHwr>&, V bm, V nap_bar
 
 // one_cap
 template <class V, class K>
-HYBRID_INLINE IhcOutput<V> ihc_step(const K& k, IhcState<V, kOneCap>& s, V bm) {
-  const V current = conductance(bm).value * s.cap1;
-  s.cap1 = fma(splat<V>(1) - s.cap1, k.in1_rate, fnma(current, k.out1_rate, s.cap1));
-  s.lpf1 = fma(k.lpf_rate, fms(current, k.output_gain, s.lpf1), s.lpf1);
+HYBRID_INLINE IhcOutput<V> ihc_step(const K& k, IhcState<V, kOneCap>& s, V,
+                                    const Conductance<V>& opening) {
+  const V current = opening.value * s.cap1;
+  s.cap1 = recharged(s.cap1, opening.value, k.out1_rate, k.in1_rate);
+  s.lpf1 = smoothed(s.lpf1, k.lpf_rate, k.output_gain, current);
   s.lpf2 = fma(k.lpf_rate, s.lpf1 - s.lpf2, s.lpf2);
   return {s.lpf2 - k.rest_output, splat<V>(0)};
 }
 
 template <class V, class K, class G>
-HYBRID_INLINE V ihc_back(const K& k, const IhcState<V, kOneCap>& s, V bm, V nap_bar, V, G& g,
+HYBRID_INLINE V ihc_back(const K& k, const IhcState<V, kOneCap>& s, V,
+                         const Conductance<V>& opening, V nap_bar, V, G& g,
                          IhcState<V, kOneCap>& a, V& nap) {
-  const Conductance<V> opening = conductance(bm);
   const V current = opening.value * s.cap1;
   const V drive1 = fms(current, k.output_gain, s.lpf1);
   const V lpf1 = fma(k.lpf_rate, drive1, s.lpf1);
@@ -120,28 +135,26 @@ HYBRID_INLINE V ihc_back(const K& k, const IhcState<V, kOneCap>& s, V bm, V nap_
 // two_cap, and the cells ahead of a synapse
 template <class V, class K, int kStyle,
           std::enable_if_t<kStyle == kTwoCap || kStyle == kTwoCapWithSyn, int> = 0>
-HYBRID_INLINE IhcOutput<V> ihc_step(const K& k, IhcState<V, kStyle>& s, V bm) {
-  const V one = splat<V>(1);
-  const V current = conductance(bm).value * s.cap1;
-  s.cap1 = fma(one - s.cap1, k.in1_rate, fnma(current, k.out1_rate, s.cap1));
-  const V release = (one - s.cap1) * s.cap2;
-  s.cap2 = fma(one - s.cap2, k.in2_rate, fnma(release, k.out2_rate, s.cap2));
-  s.lpf1 = fma(k.lpf_rate, fms(release, k.output_gain, s.lpf1), s.lpf1);
+HYBRID_INLINE IhcOutput<V> ihc_step(const K& k, IhcState<V, kStyle>& s, V,
+                                    const Conductance<V>& opening) {
+  s.cap1 = recharged(s.cap1, opening.value, k.out1_rate, k.in1_rate);
+  const V emptied = splat<V>(1) - s.cap1, release = emptied * s.cap2;
+  s.cap2 = recharged(s.cap2, emptied, k.out2_rate, k.in2_rate);
+  s.lpf1 = smoothed(s.lpf1, k.lpf_rate, k.output_gain, release);
   return {s.lpf1 - k.rest_output, k.rest_cap1 - s.cap1};
 }
 
 // Transpose of a step.
-//   s: before the sample; a: cotangent of the state after it, on return before it; nap: recomputed,
+//   s: before the sample; opening: that of bm; a: cotangent of the state after it, on return before it; nap: recomputed,
 //   for the coefficients of what listens to it. Returns the cotangent of bm.
 template <class V, class K, class G, int kStyle,
           std::enable_if_t<kStyle == kTwoCap || kStyle == kTwoCapWithSyn, int> = 0>
-HYBRID_INLINE V ihc_back(const K& k, const IhcState<V, kStyle>& s, V bm, V nap_bar, V potential_bar,
-                         G& g, IhcState<V, kStyle>& a, V& nap) {
+HYBRID_INLINE V ihc_back(const K& k, const IhcState<V, kStyle>& s, V,
+                         const Conductance<V>& opening, V nap_bar, V potential_bar, G& g,
+                         IhcState<V, kStyle>& a, V& nap) {
   const V one = splat<V>(1);
-  const Conductance<V> opening = conductance(bm);
   const V current = opening.value * s.cap1;
-  const V cap1 = fma(one - s.cap1, k.in1_rate, fnma(current, k.out1_rate, s.cap1));
-  const V emptied = one - cap1;
+  const V emptied = one - recharged(s.cap1, opening.value, k.out1_rate, k.in1_rate);
   const V release = emptied * s.cap2;
   const V drive = fms(release, k.output_gain, s.lpf1);
   nap = fma(k.lpf_rate, drive, s.lpf1) - k.rest_output;

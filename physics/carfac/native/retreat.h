@@ -45,13 +45,16 @@ struct Retreat {
   Sums<V, kStyle>* sums;              // [E, positions]
   SynapseCoefficients<V>* synapse;    // [E, positions]
   ClassCoefficients<V>* of_class;     // [E, positions, K]
-  T *gains, *inputs, *outs;           // of the ripple, when channels are in the lanes
+  // When channels are in the lanes: of the ripple, and [positions, kMaxBlock] of outputs.
+  T *gains, *inputs, *outs;
+  V* y_bars;
 
   Retreat(W& work, W& bars, Arena& arena) : w(work), bar(bars) {
     const int64_t n = L::kClips ? 0 : w.size + 2 * kLanes;
     gains = arena.take<T>(n);
     inputs = arena.take<T>(n);
     outs = arena.take<T>(n);
+    y_bars = arena.take<V>(L::kClips ? 0 : w.positions * kMaxBlock);
   }
 
   // One block of one ear.
@@ -68,123 +71,134 @@ struct Retreat {
     }
   }
 
+  static int64_t rows(const W& w) { return Advance<L, kStyle>::tape_rows(w); }
+
  private:
-  // Everything about one sample of one position.
-  struct Here {
-    const V* tape;
-    V undamping, gain, z2_before;
-    int64_t tile;  // of this sample, in `OutputBars`
-    int64_t position;
-  };
-
-  HYBRID_INLINE Here here(int64_t t, int64_t p, const Glide<V>& glide, const V* tape,
-                          int64_t tape_step) const {
-    const V* const entry = tape + t * tape_step + p * Advance<L, kStyle>::tape_rows(w);
-    const V steps = splat<V>(T(t + 1));
-    return {entry,
-            fma(steps, glide.undamping_step, glide.undamping),
-            fma(steps, glide.gain_step, glide.gain),
-            (entry - tape_step)[kTapeZ2],
-            t * w.positions + p,
-            p};
-  }
-
-  // From nap back to the stage's output, before what the next stage has to say about it.
-  HYBRID_INLINE V output_bar(const Wide& k, const Here& h, int64_t at, V sum_bar, V detect,
-                             const OutputBars<V>& outputs, Cell<V, kStyle>& a,
-                             Sums<V, kStyle>& g) {
-    V nap_bar = fma(detect, sum_bar, outputs.nap[h.tile]);
-    V potential_bar = splat<V>(0);
-    if (outputs.potential) potential_bar = outputs.potential[h.tile];
-    const IhcState<V, kStyle>& ihc = *reinterpret_cast<const IhcState<V, kStyle>*>(h.tape + kTapeIhc);
-    const V bm = h.tape[kTapeBm];
-    V nap;
-    V bm_bar;
-    if constexpr (W::kSynapse) {
-      IhcState<V, kStyle> after = ihc;
-      const V potential = ihc_step(k, after, bm).potential;
-      const V* firings = outputs.firings;
-      if (firings) firings += (h.tile - h.position) * w.classes + h.position;
-      V synapse_nap;
-      potential_bar += synapse_back<V>(
-          w.synapse[at], w.of_class + at * w.classes, w.classes, h.tape + kTapeIhc + kIhcRows,
-          potential, nap_bar, firings, w.positions, synapse[at], of_class + at * w.classes,
-          bar.fibres + at * 2 * w.classes, synapse_nap);
-      bm_bar = ihc_back(k, ihc, bm, splat<V>(0), potential_bar, g,
-                        static_cast<IhcState<V, kStyle>&>(a), nap);
-      nap = synapse_nap;
-    } else {
-      bm_bar = ihc_back(k, ihc, bm, nap_bar, potential_bar, g,
-                        static_cast<IhcState<V, kStyle>&>(a), nap);
+  // From nap back to bm's part in it, for n samples of one position; leaves in y_bar, [n], the
+  // cotangent of the stage's output but for what the next stage has to say about it.
+  HYBRID_INLINE void detect_back(int64_t ear, int64_t p, int64_t n, const V* tape,
+                                 int64_t tape_step, const OutputBars<V>& outputs, V* y_bar) {
+    typedef IhcState<V, kStyle> State;
+    const int64_t at = ear * w.positions + p;
+    const auto k = widen<V>(w.car_ihc[at]);
+    IhcCoefficients<V, kStyle> g;
+    copy_each<V>(g, static_cast<const IhcCoefficients<V, kStyle>&>(sums[at]));
+    V ac_rate = sums[at].ac_rate, detect = sums[at].detect_scale;
+    State a;
+    copy_each<V>(a, static_cast<const State&>(bar.cells[at]));
+    V ac = bar.cells[at].ac;
+    const V sum_bar = w.shape.stages ? load<V>(bar.sum(0, ear) + p * kLanes) : splat<V>(0);
+    const V scale = splat<V>(w.detect_scale(ear));
+    const V heard_bar = scale * sum_bar;
+    const V* entry = tape + p * rows(w) + (n - 1) * tape_step;
+    for (int64_t t = n - 1; t >= 0; --t, entry -= tape_step) {
+      const int64_t tile = t * w.positions + p;
+      V nap_bar = outputs.nap[tile] + heard_bar, potential_bar = splat<V>(0), nap;
+      if (outputs.potential) potential_bar = outputs.potential[tile];
+      const State& s = *reinterpret_cast<const State*>(entry + kTapeIhc);
+      const V bm = entry[kTapeBm];
+      const Conductance<V> opening{entry[kTapeOpening], entry[kTapeSlope]};
+      if constexpr (W::kSynapse) {
+        State after = s;
+        const V potential = ihc_step(k, after, bm, opening).potential;
+        const V* firings = outputs.firings;
+        if (firings) firings += t * w.classes * w.positions + p;
+        potential_bar += synapse_back<V>(
+            w.synapse[at], w.of_class + at * w.classes, w.classes, entry + kTapeIhc + kIhcRows,
+            potential, nap_bar, firings, w.positions, synapse[at], of_class + at * w.classes,
+            bar.fibres + at * 2 * w.classes, nap);
+        nap_bar = splat<V>(0);
+      }
+      V ihc_nap;
+      V bm_bar = ihc_back(k, s, bm, opening, nap_bar, potential_bar, g, a, ihc_nap);
+      if constexpr (!W::kSynapse) nap = ihc_nap;
+      detect = fma(sum_bar, nap, detect);
+      if (outputs.bm) bm_bar += outputs.bm[tile];
+      // bm = y - ac; ac <- ac + ac_rate bm
+      bm_bar = fma(ac, k.ac_rate, bm_bar);
+      ac_rate = fma(ac, bm, ac_rate);
+      ac -= bm_bar;
+      y_bar[t] = bm_bar;
     }
-    g.detect_scale = fma(sum_bar, nap, g.detect_scale);
-    if (outputs.bm) bm_bar += outputs.bm[h.tile];
-    // bm = y - ac; ac <- ac + ac_rate bm
-    bm_bar = fma(a.ac, k.ac_rate, bm_bar);
-    g.ac_rate = fma(a.ac, bm, g.ac_rate);
-    a.ac -= bm_bar;
-    return bm_bar;
+    copy_each<V>(static_cast<IhcCoefficients<V, kStyle>&>(sums[at]), g);
+    sums[at].ac_rate = ac_rate;
+    sums[at].detect_scale = detect;
+    copy_each<V>(static_cast<State&>(bar.cells[at]), a);
+    bar.cells[at].ac = ac;
   }
 
-  // From the stage's output back to the state before the sample.
-  HYBRID_INLINE void state_bar(const Wide& k, const Here& h, V y_bar,
-                               const OutputBars<V>& outputs, Cell<V, kStyle>& a,
-                               Sums<V, kStyle>& g) {
-    const bool linear = w.shape.linear;
-    const V z1 = h.tape[kTapeZ1], z2 = h.tape[kTapeZ2];
-    const Turn<V> t = turn(k, z1, z2, h.z2_before, h.undamping, linear);
-    if (outputs.agc) a.undamping += outputs.agc[h.tile];
-    turn_back(k, t, z1, z2, h.tape[kTapeInput], h.undamping, h.gain, y_bar,
-              static_cast<CarState<V>&>(a), g, linear);
-    if (outputs.ohc) a.z2 += outputs.ohc[h.tile];
+  // What a stage needs of one sample; `entry` is of the tape.
+  struct Moment {
+    V undamping, gain, z1, z2, x;
+    Turn<V> turn;
+  };
+  HYBRID_INLINE Moment moment(const CarCoefficients<V>& k, const Glide<V>& glide, int64_t t,
+                              const V* entry, int64_t tape_step) const {
+    Moment m;
+    const V steps = splat<V>(T(t + 1));
+    m.undamping = fma(steps, glide.undamping_step, glide.undamping);
+    m.gain = fma(steps, glide.gain_step, glide.gain);
+    m.z1 = entry[kTapeZ1];
+    m.z2 = entry[kTapeZ2];
+    m.x = entry[kTapeInput];
+    m.turn = turn_active(k, m.z1, m.z2, (entry - tape_step)[kTapeZ2], m.undamping,
+                         entry[kTapeActive]);
+    return m;
   }
 
-  void by_clip(int64_t ear, int64_t n, const Glide<V>* glide, const V* tape,
-               int64_t tape_step, const OutputBars<V>& outputs, T* x_bar) {
-    const V detect = splat<V>(w.detect_scale(ear));
+  // From a stage's output back to its state before the sample.
+  HYBRID_INLINE void move_back(const CarCoefficients<V>& k, const Moment& m, V y_bar, int64_t tile,
+                               const OutputBars<V>& outputs, CarState<V>& a,
+                               CarCoefficients<V>& g) const {
+    if (outputs.agc) a.undamping += outputs.agc[tile];
+    turn_back(k, m.turn, m.z1, m.z2, m.x, m.undamping, m.gain, y_bar, a, g, w.shape.linear);
+    if (outputs.ohc) a.z2 += outputs.ohc[tile];
+  }
+
+  void by_clip(int64_t ear, int64_t n, const Glide<V>* glide, const V* tape, int64_t tape_step,
+               const OutputBars<V>& outputs, T* x_bar) {
     const bool delay = w.shape.delay;
     V* const xs = reinterpret_cast<V*>(x_bar);
+    V y_bars[kMaxBlock];
     for (int64_t t = 0; t < n; ++t) xs[t] = splat<V>(0);
     for (int64_t p = w.positions - 1; p >= 0; --p) {
+      detect_back(ear, p, n, tape, tape_step, outputs, y_bars);
       const int64_t at = ear * w.positions + p;
-      const Wide k = widen<V>(w.car_ihc[at]);
-      Cell<V, kStyle> a = bar.cells[at];
-      Sums<V, kStyle> g = sums[at];
-      const Glide<V> steps = glide[p];
-      const V sum_bar = w.shape.stages ? load<V>(bar.sum(0, ear) + p * kLanes) : splat<V>(0);
-      for (int64_t t = n - 1; t >= 0; --t) {
-        const Here h = here(t, p, steps, tape, tape_step);
-        V y_bar = output_bar(k, h, at, sum_bar, detect, outputs, a, g);
-        if (delay) {
-          // The next stage hears this one a sample later.
-          y_bar += a.stage_out;
-          a.stage_out = xs[t];
-        } else {
-          y_bar += xs[t];
-        }
-        xs[t] = fma(h.gain, y_bar, a.z1);
-        state_bar(k, h, y_bar, outputs, a, g);
+      const auto k = widen<V>(static_cast<const CarCoefficients<typename L::K>&>(w.car_ihc[at]));
+      CarState<V> a;
+      copy_each<V>(a, static_cast<const CarState<V>&>(bar.cells[at]));
+      CarCoefficients<V> g;
+      copy_each<V>(g, static_cast<const CarCoefficients<V>&>(sums[at]));
+      Glide<V> steps;
+      copy_each<V>(steps, glide[p]);
+      const V* entry = tape + p * rows(w) + (n - 1) * tape_step;
+      for (int64_t t = n - 1; t >= 0; --t, entry -= tape_step) {
+        const Moment m = moment(k, steps, t, entry, tape_step);
+        // With a delay the next stage hears this one a sample later.
+        const V y_bar = y_bars[t] + (delay ? a.stage_out : xs[t]);
+        if (delay) a.stage_out = xs[t];
+        xs[t] = fma(m.gain, y_bar, a.z1);
+        move_back(k, m, y_bar, t * w.positions + p, outputs, a, g);
       }
-      bar.cells[at] = a;
-      sums[at] = g;
+      copy_each<V>(static_cast<CarState<V>&>(bar.cells[at]), a);
+      copy_each<V>(static_cast<CarCoefficients<V>&>(sums[at]), g);
     }
   }
 
-  void by_channel(int64_t ear, int64_t n, const Glide<V>* glide, const V* tape,
-                  int64_t tape_step, const OutputBars<V>& outputs, T* x_bar) {
-    const V detect = splat<V>(w.detect_scale(ear));
+  void by_channel(int64_t ear, int64_t n, const Glide<V>* glide, const V* tape, int64_t tape_step,
+                  const OutputBars<V>& outputs, T* x_bar) {
     const int64_t at = ear * w.positions, channels = w.shape.channels;
+    for (int64_t p = 0; p < w.positions; ++p) {
+      detect_back(ear, p, n, tape, tape_step, outputs, y_bars + p * kMaxBlock);
+    }
     for (int64_t t = n - 1; t >= 0; --t) {
       for (int64_t p = 0; p < w.positions; ++p) {
-        const Here h = here(t, p, glide[p], tape, tape_step);
-        Cell<V, kStyle>& a = bar.cells[at + p];
-        const V sum_bar = w.shape.stages ? load<V>(bar.sum(0, ear) + p * kLanes) : splat<V>(0);
-        V y_bar = output_bar(w.car_ihc[at + p], h, at + p, sum_bar, detect, outputs, a,
-                             sums[at + p]);
-        if (w.shape.delay) y_bar += a.stage_out;
+        const V steps = splat<V>(T(t + 1));
+        V y_bar = y_bars[p * kMaxBlock + t];
+        if (w.shape.delay) y_bar += bar.cells[at + p].stage_out;
         store(outs + p * kLanes, y_bar);
-        store(gains + p * kLanes, h.gain);
-        store(inputs + p * kLanes, a.z1);
+        store(gains + p * kLanes, fma(steps, glide[p].gain_step, glide[p].gain));
+        store(inputs + p * kLanes, bar.cells[at + p].z1);
       }
       // The ripple, from apex to base: what a stage's input adds to the output before it.
       if (w.shape.delay) {
@@ -206,9 +220,10 @@ struct Retreat {
         }
       }
       for (int64_t p = 0; p < w.positions; ++p) {
-        const Here h = here(t, p, glide[p], tape, tape_step);
-        state_bar(w.car_ihc[at + p], h, load<V>(outs + p * kLanes), outputs, bar.cells[at + p],
-                  sums[at + p]);
+        const V* const entry = tape + p * rows(w) + t * tape_step;
+        const CarCoefficients<V>& k = w.car_ihc[at + p];
+        move_back(k, moment(k, glide[p], t, entry, tape_step), load<V>(outs + p * kLanes),
+                  t * w.positions + p, outputs, bar.cells[at + p], sums[at + p]);
       }
     }
   }

@@ -30,11 +30,10 @@ using Vector = typename VectorOf<T, kLanes>::type;
 template <class V>
 using ElementOf = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V&>()[0])>>;
 
+// x in every lane. (Lane by lane, or through memory, compilers make a chain of shuffles of it.)
 template <class V>
 HYBRID_INLINE V splat(ElementOf<V> x) {
-  V v;
-  for (size_t i = 0; i < sizeof(V) / sizeof(x); ++i) v[i] = x;
-  return v;
+  return x - V{};  // which is x whatever x is, so that only the broadcast is left
 }
 
 // a * b + c and c - a * b, rounded once where the instruction set can, twice where it cannot.
@@ -74,6 +73,33 @@ HYBRID_INLINE V fms(V a, V b, V c) {
   return a * b - c;
 }
 #endif
+
+// max(x, 0); what is not a number stays so.
+template <class V>
+HYBRID_INLINE V not_below_zero(V x) {
+  const V zero{};
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) {
+    if constexpr (sizeof(ElementOf<V>) == 4) {
+      return (V)_mm512_max_ps((__m512)zero, (__m512)x);
+    } else {
+      return (V)_mm512_max_pd((__m512d)zero, (__m512d)x);
+    }
+  } else
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) {
+    if constexpr (sizeof(ElementOf<V>) == 4) {
+      return (V)_mm256_max_ps((__m256)zero, (__m256)x);
+    } else {
+      return (V)_mm256_max_pd((__m256d)zero, (__m256d)x);
+    }
+  } else
+#endif
+  {
+    return zero > x ? zero : x;
+  }
+}
 
 template <class V>
 HYBRID_INLINE V load(const ElementOf<V>* from) {
@@ -118,6 +144,16 @@ HYBRID_INLINE V sigmoid(V x) {
   bits = bits + (power << kMantissa);
   std::memcpy(&e, &bits, sizeof(V));
   return T(1) / (T(1) + e);
+}
+
+// Copies a struct of vectors, one by one: compilers keep the copy in registers then, where of the
+// whole they would make a block move.
+template <class V, class S>
+HYBRID_INLINE void copy_each(S& to, const S& from) {
+  V* const t = reinterpret_cast<V*>(&to);
+  const V* const f = reinterpret_cast<const V*>(&from);
+#pragma GCC unroll 32
+  for (size_t i = 0; i < sizeof(S) / sizeof(V); ++i) t[i] = f[i];
 }
 
 namespace internal {

@@ -29,6 +29,20 @@ HYBRID_INLINE Coefficients<V, kStyle> widen(const Coefficients<ElementOf<V>, kSt
   return wide;
 }
 
+template <class V>
+HYBRID_INLINE const CarCoefficients<V>& widen(const CarCoefficients<V>& narrow) {
+  return narrow;
+}
+template <class V>
+HYBRID_INLINE CarCoefficients<V> widen(const CarCoefficients<ElementOf<V>>& narrow) {
+  CarCoefficients<V> wide;
+  const ElementOf<V>* from = reinterpret_cast<const ElementOf<V>*>(&narrow);
+  V* to = reinterpret_cast<V*>(&wide);
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kCarRows; ++i) to[i] = splat<V>(from[i]);
+  return wide;
+}
+
 template <class L, int kStyle>
 struct Work {
   typedef typename L::T T;
