@@ -10,7 +10,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
-PACKAGES = ("hybrid", "data", "physics", "learners", "experiments")
+# A command that is run with -m is called __main__.
+PACKAGES = ("hybrid", "data", "physics", "learners", "experiments", "__main__")
 PARTS = ("physics", "learner", "task", "data")
 
 

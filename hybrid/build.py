@@ -84,6 +84,24 @@ def build(config: ConfigDict) -> Experiment:
     return experiment
 
 
+def build_physics(config: ConfigDict) -> Any:
+    """Builds the physics alone, without reading the data if their class tells the sample rate.
+
+    Raises:
+        BuildError: naming the field of the config, what it got and what would fit.
+        ValueError: an unknown field or a value out of range.
+    """
+    check_config(config)
+    rate_hz = config.data.kwargs.get("sample_rate_hz")
+    if rate_hz is None:
+        source = resolve(config.data.target, "config.data.target")
+        parameter = inspect.signature(source).parameters.get("sample_rate_hz")
+        rate_hz = parameter.default if parameter is not None else inspect.Parameter.empty
+    if rate_hz is inspect.Parameter.empty:
+        rate_hz = build(config).source.sample_rate_hz
+    return _make("physics", config, {"sample_rate_hz": rate_hz}, PHYSICS_PROTOCOL)
+
+
 def resolve(path: str, field: str) -> Any:
     """Returns the object at an import path `package.module:Name`.
 
