@@ -1,0 +1,82 @@
+"""Exists to put one physics module on top of another: the params stay those of the lower one."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from physics.base import Params, Physics, PhysicsModule
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked(Physics):
+    """Base of modules that work on what another module, their `inner`, gives."""
+
+    @property
+    @abc.abstractmethod
+    def inner(self) -> Any:
+        """The module whose params these are."""
+
+    def specs(self) -> Any:
+        """Those of `inner`."""
+        return self.inner.specs()
+
+    def init(self, key: Any = None) -> Params:
+        """Initial params of `inner`."""
+        return self.inner.init(key)
+
+    def physical(self, params: Params) -> Params:
+        """Params of `inner` in physical units."""
+        return self.inner.physical(params)
+
+    def project(self, params: Params) -> Params:
+        """Params of `inner` back in bounds."""
+        own = getattr(self.inner, "project", super().project)
+        return own(params)
+
+    def channel_frequencies_hz(self, params: Params) -> Float[Array, "*axes"] | None:
+        """Centre frequencies of the channels of `inner`, to which the params belong."""
+        own = getattr(self.inner, "channel_frequencies_hz", super().channel_frequencies_hz)
+        return own(params)
+
+
+def built(settings: Any, target: str, sample_rate_hz: Any) -> Any:
+    """A physics module from its settings, or as given.
+
+    Args:
+      settings: a `PhysicsModule`, or a mapping of what it is constructed with, of which "target"
+        is its import path.
+      target: the import path if the mapping has none.
+      sample_rate_hz: of the audio; None leaves it to the module.
+
+    Raises:
+      ValueError: something else, or a module of another sample rate.
+    """
+    module = settings
+    if isinstance(settings, Mapping):
+        known = {} if sample_rate_hz is None else {"sample_rate_hz": sample_rate_hz}
+        kwargs = known | {name: value for name, value in settings.items() if name != "target"}
+        path = settings.get("target", target)
+        try:
+            module = pkgutil.resolve_name(path)(**kwargs)
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ValueError(
+                "A module inside another is built from 'target', an import path "
+                f"'package.module:Name', and its settings; {path!r} with {kwargs} failed: {error}"
+            ) from error
+    if not isinstance(module, PhysicsModule):
+        raise ValueError(
+            "A module inside another must be a PhysicsModule, or the settings of one "
+            f"({{'target': {target!r}, ...}}); got {module!r}."
+        )
+    if sample_rate_hz is not None and float(module.sample_rate_hz) != float(sample_rate_hz):
+        raise ValueError(
+            "Modules that hear the same audio share its sample rate; got sample_rate_hz="
+            f"{float(sample_rate_hz):g} and {float(module.sample_rate_hz):g} inside. Leave one out."
+        )
+    return module
