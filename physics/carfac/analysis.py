@@ -29,9 +29,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float
 
-from physics.carfac import agc
+from physics.carfac import agc, ear
 from physics.carfac.model import Carfac, FramedState
 from physics.carfac.structures import CarCoefficients, State
 
@@ -194,14 +195,36 @@ def tuning_curve(
     Raises:
       ValueError: as of `transfer_functions`; or there is no such channel.
     """
+    check_channel(model, channel)
+    gains = gain_db(model, params, frequencies_hz, undamping=undamping, state=state)
+    return level_db_spl(model, frequencies_hz, gains[..., channel, :], criterion)
+
+
+def level_db_spl(
+    model: Carfac, frequencies_hz: Any, gains_db: Float[Array, "*axes frequencies"], criterion: Any
+) -> Float[Array, "*axes frequencies"]:
+    """Level in the sound field of a tone that moves the BM by `criterion`.
+
+    Args:
+      model: whose outer and middle ear counts, if it has one; then JAX must not trace frequencies.
+      frequencies_hz: of the tone.
+      gains_db: what the cochlea makes of it, as from `gain_db`.
+      criterion: amplitude (peak) of `bm`.
+    """
+    if model.ear_filter != "none":
+        ear_db = ear.transfer_db(np.asarray(frequencies_hz, np.float64), model.sound_field)
+        gains_db = gains_db + jnp.asarray(ear_db, gains_db.dtype)[(None,) * (gains_db.ndim - 1)]
+    return 100 + 20 * jnp.log10(jnp.asarray(criterion, gains_db.dtype)) - gains_db
+
+
+def check_channel(model: Carfac, channel: int) -> None:
+    """Raises ValueError for a channel that the model does not have."""
     channels = model.structure.n_channels
     if not -channels <= channel < channels:
         raise ValueError(
             f"channel must be one of the model's {channels}, 0 (base) to {channels - 1}; got "
-            f"{channel}."
+            f"{channel}. Channels are sorted from high frequencies to low."
         )
-    gains = gain_db(model, params, frequencies_hz, undamping=undamping, state=state)
-    return 100 + 20 * jnp.log10(jnp.asarray(criterion, gains.dtype)) - gains[..., channel, :]
 
 
 def check_frequencies(model: Carfac, frequencies_hz: Any) -> Float[Array, " frequencies"]:
@@ -217,7 +240,7 @@ def check_frequencies(model: Carfac, frequencies_hz: Any) -> Float[Array, " freq
             "frequencies_hz must be [frequencies], at least one; got shape "
             f"{frequencies.shape}. A single one is [frequency]."
         )
-    if not isinstance(frequencies, jax.core.Tracer):
+    if not isinstance(frequencies, Tracer):
         low, high = float(frequencies.min()), float(frequencies.max())
         if not (low >= 0 and high <= model.sample_rate_hz / 2):  # NaN is neither
             raise ValueError(
