@@ -128,7 +128,7 @@ def test_a_state_of_another_model(state, framed, rule, value, way_out):
 
 
 def test_a_state_of_other_clips():
-    with pytest.raises(ValueError, match="frames .*got State"):
+    with pytest.raises(ValueError, match=r"frames .*got State"):
         FRAMED.apply(FRAMED.init(), jnp.zeros((3, 80)), MODEL.init_state(3))
     for model in (MODEL, FRAMED):
         with pytest.raises(ValueError, match=r"\(3, 1, 53\); got \(2, 1, 53\).*init_state\(3\)"):
