@@ -188,8 +188,7 @@ def cell_weights(edges: np.ndarray, n_lags: int) -> np.ndarray:
     left, right = _widened(edges).T
     lag = np.arange(n_lags)[:, None]
     inside = np.clip(np.minimum(right, lag + 0.5) - np.maximum(left, lag - 0.5), 0.0, None)
-    # Only a cell that lag 0 cuts off can still be narrower: lag 0 stands for it.
-    return np.where(right - left > 0.999, inside / (right - left), lag == 0)
+    return inside / (right - left)
 
 
 def _widened(edges: np.ndarray) -> np.ndarray:

@@ -153,14 +153,14 @@ def _blend(
     """Blends the activity around each trigger into the image, oldest trigger first."""
     size = layout.window_samples
     weights = np.sin(np.linspace(np.pi / size, np.pi, size))
-    middle = int(np.argmax(weights))
+    window, middle = weights[None, None, None], int(np.argmax(weights))
     for start in layout.window_starts:
-        weighted = recent[..., start : start + size] * jnp.asarray(weights, recent.dtype)
-        choice = jnp.argmax(jax.lax.stop_gradient(weighted), axis=-1, keepdims=True)
-        peak = jnp.take_along_axis(weighted, choice, axis=-1)
+        weighted = recent[..., start : start + size] * jnp.asarray(window, recent.dtype)
+        choice = jnp.argmax(jax.lax.stop_gradient(weighted), axis=-1).astype(jnp.int32)
+        peak = _read(weighted, choice, 1)
         heard = peak > 0
         peak = jnp.where(heard, peak, weights[middle].astype(recent.dtype))
-        trigger = jnp.where(heard, choice, middle)[..., 0].astype(jnp.int32)
+        trigger = jnp.where(heard[..., 0], choice, middle)
         alpha = (0.025 + peak) / (0.5 + peak)
         first = start - layout.past_lags
         stretch = recent[..., first : first + size - 1 + layout.n_lags]
