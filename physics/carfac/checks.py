@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
-from physics.carfac import framing
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from physics.carfac import ear, framing
 from physics.carfac.structures import IHC_STYLES, OUTPUTS
 
 KERNELS = ("auto", "native", "xla")
+EAR_FILTERS = ("none", *ear.PHASES)
 
 
 def check_fields(model: Any) -> None:
@@ -16,21 +23,26 @@ def check_fields(model: Any) -> None:
     _one_of("kernel", model.kernel, KERNELS)
     _one_of("window", model.window, framing.WINDOWS)
     _one_of("compression", model.compression, framing.COMPRESSIONS)
+    _one_of("ear_filter", model.ear_filter, EAR_FILTERS)
+    _one_of("sound_field", model.sound_field, ear.SOUND_FIELDS)
     if not 8000 <= model.sample_rate_hz <= 96000:
         raise ValueError(
             "sample_rate_hz must lie between 8000 and 96000, where the design holds; got "
             f"{model.sample_rate_hz:g}. Resample the audio."
         )
     if model.n_ears < 1:
-        raise ValueError(f"n_ears must be at least 1; got {model.n_ears}.")
+        raise ValueError(f"n_ears must be at least 1; got {model.n_ears}. Count the ears.")
     if any(decimation < 1 for decimation in model.agc_decimations):
         raise ValueError(
-            f"agc_decimations must be whole numbers from 1 up; got {model.agc_decimations}."
+            f"agc_decimations must be whole numbers from 1 up; got {model.agc_decimations}. "
+            "() is no gain control."
         )
     for name in ("hop_s", "window_s"):
         value = getattr(model, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be positive, or None; got {value:g}.")
+        if value is not None and not value > 0:
+            raise ValueError(
+                f"{name} must be positive, or None; got {value:g}. Give seconds, such as 0.01."
+            )
 
 
 def check_audio(audio: Any, n_ears: int) -> None:
@@ -76,4 +88,63 @@ def check_outputs(outputs: Any, ihc: str) -> None:
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}; got {value!r}.")
+        near = difflib.get_close_matches(str(value), allowed, 1)
+        way_out = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
+        raise ValueError(f"{name} must be one of {allowed}; got {value!r}. {way_out}")
+
+
+def check_state(state: Any, framed: bool, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a state of another kind of model, or of other clips, ears or channels.
+
+    Args:
+      state: as the caller gave it; None is always right.
+      framed: is it for frames (`hop_s`), and not for full rate?
+      shape: `[batch, ears, channels]` that it must have.
+    """
+    if state is None:
+        return
+    if hasattr(state, "cochlea") != framed:
+        wanted = "frames (`apply`, with hop_s)" if framed else "full rate (`run`, or no hop_s)"
+        raise ValueError(
+            f"state must be one that {wanted} returned; got {type(state).__name__}. Pass on what "
+            "the same method of the same model returned, or None to start afresh."
+        )
+    got = tuple((state.cochlea if framed else state).z1.shape)
+    if got != shape:
+        raise ValueError(
+            f"state must be that of the same clips, ears and channels as the audio, {shape}; got "
+            f"{got}. Pass on what the piece before returned, or init_state({shape[0]})."
+        )
+
+
+def check_finite(audio: Any, lengths: Any = None) -> None:
+    """Raises ValueError for the first NaN or Inf in audio whose values are known.
+
+    Under `jit`, `grad` by the audio or `vmap` they are not: nothing is checked and nothing costs,
+    and what becomes of a NaN is for the caller, such as the training loop, to decide.
+
+    Args:
+      audio: `[batch, time]` or `[batch, time, ears]`.
+      lengths: `[batch]` valid samples; what lies beyond may be anything.
+    """
+    if isinstance(audio, Tracer) or isinstance(lengths, Tracer):
+        return
+    if isinstance(audio, jax.Array):
+        # One pass where the audio lies; inside a trace, constants of it are still constants.
+        with jax.ensure_compile_time_eval():
+            if bool(jax.device_get(jnp.isfinite(audio).all())):
+                return
+    bad = ~np.isfinite(np.asarray(audio))
+    if lengths is not None:
+        times = np.arange(bad.shape[1])[None]
+        inside = times < np.asarray(lengths)[:, None]
+        bad &= inside.reshape(inside.shape + (1,) * (bad.ndim - 2))
+    if not bad.any():
+        return
+    first = tuple(np.argwhere(bad)[0].tolist())
+    clip, sample, of_ear = (*first, 0)[:3]
+    value, where = np.asarray(audio)[first], f"clip {clip}, sample {sample}, ear {of_ear}"
+    raise ValueError(
+        f"Audio must be finite; got {value} first at {where}, and {bad.sum()} such samples in all. "
+        "Leave the clip out, or mend it: numpy.nan_to_num(audio)."
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from physics.base import Physics, frame_mask, sample_mask
-from physics.carfac import checks, design, framing, kernels, rest, setup
+from physics.carfac import checks, design, ear, framing, google, kernels, rest, setup
 from physics.carfac import parameters as tables
 from physics.carfac.structures import OUTPUTS, Coefficients, State, Structure
 
@@ -79,6 +79,10 @@ class Carfac(Physics):
       agc_decimations: per stage of gain control, fast to slow, updates of the stage before (the
         first: samples) per update; its length is the number of stages, () for no gain control.
       healthy_fibres: fibres per class and channel of an ear without synaptopathy.
+      ear_filter: "none", or the outer and middle ear before the cochlea, as a filter of "linear"
+        phase, which delays by `latency_samples`, or of "minimum" phase; see `physics.carfac.ear`.
+      sound_field: where, with an ear filter, audio has its level: in a "free" field in front of the
+        listener, in a "diffuse" field, or at the "eardrum".
     """
 
     sample_rate_hz: float | int = 22050.0
@@ -98,6 +102,8 @@ class Carfac(Physics):
     min_pole_hz: float | int = 30.0
     agc_decimations: Sequence[int] = (8, 2, 2, 2)
     healthy_fibres: Sequence[float] = tables.HEALTHY_FIBRES
+    ear_filter: str = "none"
+    sound_field: str = "free"
 
     def __post_init__(self):
         object.__setattr__(self, "initial", setup.hashable(self.initial))
@@ -108,6 +114,11 @@ class Carfac(Physics):
             object.__setattr__(self, name, None if value is None else float(value))
         checks.check_fields(self)
         setup.prepare(self)  # raises what is wrong with `initial` now, not at the first use
+
+    @classmethod
+    def from_google(cls, settings: Any, **fields: Any) -> Carfac:
+        """The model of google/carfac's design parameters; arguments as of `google.build`."""
+        return google.build(cls, settings, fields)
 
     @property
     def structure(self) -> Structure:
@@ -127,6 +138,11 @@ class Carfac(Physics):
         return self.hop_samples * max(
             1, round(self.window_s * self.sample_rate_hz / self.hop_samples)
         )
+
+    @property
+    def latency_samples(self) -> int:
+        """Samples by which the ear filter delays sound: none unless its phase is linear."""
+        return ear.latency_samples(self.sample_rate_hz, self.ear_filter)
 
     def specs(self) -> Mapping[str, Any]:
         """`Parameter` of every trainable physical value."""
@@ -160,6 +176,9 @@ class Carfac(Physics):
         batch = batch_shape if isinstance(batch_shape, int) else int(np.prod(batch_shape))
         coefficients = self.design(self.init() if params is None else params)
         cochlea = rest.initial_state(coefficients, self.structure, batch, self.settled)
+        if self.ear_filter != "none":
+            past = jnp.zeros((batch, self._ear_taps().size - 1, self.n_ears), cochlea.z1.dtype)
+            cochlea = dataclasses.replace(cochlea, past_audio=past)
         return cochlea if self.hop_s is None else FramedState(cochlea, self._no_past(cochlea))
 
     def _no_past(self, cochlea: State) -> Array:
@@ -187,19 +206,21 @@ class Carfac(Physics):
 
         Returns:
           The outputs and the state after the piece.
+
+        Raises:
+          ValueError: audio of another shape or for other ears, without a sample, or with NaN or Inf
+            (within `lengths`); a state of another model. Under `jit` the values of audio cannot be
+            seen: NaN then runs through to the outputs, where the training loop looks for it.
         """
         if outputs is None:
             outputs = OUTPUTS if self.ihc == "two_cap_with_syn" else OUTPUTS[:-1]
         checks.check_outputs(outputs, self.ihc)
-        coefficients, audio, before = self._begin(params, audio, state, lengths)
+        checks.check_audio(audio, self.n_ears)
+        checks.check_state(state, False, self._state_shape(audio))
+        coefficients, audio, before, past_audio = self._begin(params, audio, state, lengths)
+        structure, names, fresh = self.structure, tuple(outputs), state is None
         given, after = kernels.run(
-            self.kernel,
-            coefficients,
-            self.structure,
-            before,
-            audio,
-            tuple(outputs),
-            aligned=state is None,
+            self.kernel, coefficients, structure, before, audio, names, aligned=fresh
         )
         if lengths is not None:
             mask = sample_mask(audio.shape[1], lengths)
@@ -207,11 +228,17 @@ class Carfac(Physics):
                 name: jnp.where(mask.reshape(mask.shape + (1,) * (value.ndim - 2)), value, 0)
                 for name, value in given.items()
             }
-        return CarfacOutputs(**given), after
+        return CarfacOutputs(**given), dataclasses.replace(after, past_audio=past_audio)
+
+    def _state_shape(self, audio: Any) -> tuple[int, int, int]:
+        return audio.shape[0], self.n_ears, self.structure.n_channels
 
     def _begin(self, params: Any, audio: Any, state: State | None, lengths: Any):
-        """Coefficients, audio `[batch, time, ears]` as the cochlea hears it, state before."""
-        checks.check_audio(audio, self.n_ears)
+        """Coefficients, audio `[batch, time, ears]` as the cochlea hears it, state before.
+
+        And what the ear filter has to remember, apart: kernels carry states from block to block.
+        """
+        checks.check_finite(audio, lengths)
         coefficients = self.design(params)
         audio = jnp.asarray(audio, coefficients.car.sin.dtype)
         audio = audio[..., None] if audio.ndim == 2 else audio
@@ -220,7 +247,13 @@ class Carfac(Physics):
         audio = audio * 10 ** ((self.full_scale_db_spl - 100) / 20)
         if state is None:
             state = rest.initial_state(coefficients, self.structure, audio.shape[0], self.settled)
-        return coefficients, audio, state
+        past_audio = state.past_audio
+        if self.ear_filter != "none":
+            audio, past_audio = ear.hear(audio, past_audio, self._ear_taps())
+        return coefficients, audio, dataclasses.replace(state, past_audio=None), past_audio
+
+    def _ear_taps(self) -> np.ndarray:
+        return ear.fir_taps(self.sample_rate_hz, self.sound_field, self.ear_filter)
 
     def apply(self, params: Any, inputs: Any, state: Any = None, lengths: Any = None) -> Any:
         """Neural activity: full rate, or in frames if `hop_s` is given.
@@ -235,6 +268,9 @@ class Carfac(Physics):
         Returns:
           Features `[batch, frames, channels]` (`[batch, frames, ears, channels]` for several ears),
           and the state.
+
+        Raises:
+          ValueError: as `run`; and a framed piece that is no multiple of `hop_samples`.
         """
         if self.hop_s is None:
             out, state = self.run(params, inputs, state, ("nap",), lengths)
@@ -242,22 +278,18 @@ class Carfac(Physics):
         else:
             checks.check_audio(inputs, self.n_ears)
             if state is not None:
+                checks.check_state(state, True, self._state_shape(inputs))
                 checks.check_piece(inputs.shape[1], self.hop_samples)
             features, state = self._frames(params, inputs, state, lengths)
         return (features[:, :, 0] if self.n_ears == 1 else features), state
 
     def _frames(self, params: Any, audio: Any, state: FramedState | None, lengths: Any):
         cochlea = None if state is None else state.cochlea
-        coefficients, audio, before = self._begin(params, audio, cochlea, lengths)
-        hop = self.hop_samples
+        coefficients, audio, before, past_audio = self._begin(params, audio, cochlea, lengths)
+        structure, hop, fresh = self.structure, self.hop_samples, state is None
+        segments = framing.window_segments(self.window, self.window_samples, hop)
         hops, after = kernels.run_hops(
-            self.kernel,
-            coefficients,
-            self.structure,
-            before,
-            audio,
-            framing.window_segments(self.window, self.window_samples, hop),
-            aligned=state is None,
+            self.kernel, coefficients, structure, before, audio, segments, aligned=fresh
         )
         past = self._no_past(after) if state is None else state.past
         framed, past = framing.overlap(hops, past)
@@ -265,4 +297,4 @@ class Carfac(Physics):
         if lengths is not None:
             mask = frame_mask(framed.shape[1], hop, lengths)
             framed = jnp.where(mask[:, :, None, None], framed, 0)
-        return framed, FramedState(after, past)
+        return framed, FramedState(dataclasses.replace(after, past_audio=past_audio), past)

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     Field = Float[Array, "batch ears channels"]
     Stages = Float[Array, "batch stages ears channels"]
     Fibres = Float[Array, "batch ears channels classes"]
+    Past = Float[Array, "batch past ears"]
     Count = Int[Array, ""]
 else:
     # Under `jax.tree.map` a field may hold a shape or a mask: nothing is checked at run time.
-    PerChannel = PerClass = PerStage = PerEar = Field = Stages = Fibres = Count = Any
+    PerChannel = PerClass = PerStage = PerEar = Field = Stages = Fibres = Past = Count = Any
 
 IHC_STYLES = ("just_hwr", "one_cap", "two_cap", "two_cap_with_syn")
 OUTPUTS = ("nap", "bm", "ohc", "agc", "receptor_potential", "firings")
@@ -243,6 +244,8 @@ class State:
         last updated.
       phase: int32 scalar, samples so far modulo `Structure.period_samples`; a stage s updates after
         the sample that makes it a multiple of decimations[0] * ... * decimations[s].
+      past_audio: `[B, taps - 1, E]`, with an ear filter only: what it still hears. Kernels do not
+        see it, for the filter comes before them.
     """
 
     z1: Field
@@ -263,3 +266,4 @@ class State:
     lpf2: Field | None = None
     reservoir: Fibres | None = None
     fibre_lpf: Fibres | None = None
+    past_audio: Past | None = None
