@@ -88,11 +88,13 @@ class Physics(abc.ABC):
       sample_rate_hz: samples of audio per second.
       hop_samples: samples of audio per frame of features; 1 is full rate.
       causal: may it be streamed, passing `state` on from piece to piece?
+      not_causal_because: why not, if not; a sentence for users.
     """
 
     sample_rate_hz: float | int = 16000.0
 
     causal: ClassVar[bool] = True
+    not_causal_because: ClassVar[str] = ""
 
     @property
     def hop_samples(self) -> int:
