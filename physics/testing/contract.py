@@ -153,8 +153,9 @@ def check_streaming(module: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return dataclasses.asdict(value) if nested else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value
 
 
 def _tuples(value: Any) -> Any:
