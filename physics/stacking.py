@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Array, Float
@@ -60,15 +60,7 @@ def built(settings: Any, target: str, sample_rate_hz: Any) -> Any:
     module = settings
     if isinstance(settings, Mapping):
         known = {} if sample_rate_hz is None else {"sample_rate_hz": sample_rate_hz}
-        kwargs = known | {name: value for name, value in settings.items() if name != "target"}
-        path = settings.get("target", target)
-        try:
-            module = pkgutil.resolve_name(path)(**kwargs)
-        except (ImportError, AttributeError, TypeError) as error:
-            raise ValueError(
-                "A module inside another is built from 'target', an import path "
-                f"'package.module:Name', and its settings; {path!r} with {kwargs} failed: {error}"
-            ) from error
+        module = made(settings, target, known, ("num_frames", "init", "specs", "apply"))
     if not isinstance(module, PhysicsModule):
         raise ValueError(
             "A module inside another must be a PhysicsModule, or the settings of one "
@@ -80,3 +72,34 @@ def built(settings: Any, target: str, sample_rate_hz: Any) -> Any:
             f"{float(sample_rate_hz):g} and {float(module.sample_rate_hz):g} inside. Leave one out."
         )
     return module
+
+
+def made(
+    settings: Mapping[str, Any],
+    target: str | None,
+    known: Mapping[str, Any],
+    members: Sequence[str],
+) -> Any:
+    """What settings name, built; no class is called that lacks the members it should have.
+
+    Args:
+      settings: see `built`.
+      target: the import path if there is none among them.
+      known: further arguments, which the settings may override.
+      members: names that the class must have.
+
+    Raises:
+      ValueError: there is no such thing, it is something else, or it refuses its settings.
+    """
+    path = settings.get("target", target)
+    kwargs = dict(known) | {name: value for name, value in settings.items() if name != "target"}
+    try:
+        thing = pkgutil.resolve_name(path)
+        if missing := [name for name in members if not hasattr(thing, name)]:
+            raise TypeError(f"it lacks {', '.join(missing)}")
+        return thing(**kwargs)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "A module inside another is built from 'target', an import path "
+            f"'package.module:Name', and its settings; {path!r} with {kwargs} failed: {error}"
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -115,14 +114,14 @@ def sai_frames(
 
     Gradients flow through the values, of the trigger's height among them, and not through the
     choice of the trigger: an image jumps where another sample becomes the largest, and has no
-    gradient there. Only reverse mode is defined.
+    gradient there; where two are nearly equal, rounding chooses. Only reverse mode is defined.
 
     Args:
       nap: activity at full rate; what is left over after the last whole hop is not used.
       layout: of the images.
       memory: what an earlier piece returned; None starts afresh.
-      reduce: applied to each image `[batch, ears, channels, lags]`, so that no more than its result
-        is kept: memory then does not grow with the number of images.
+      reduce: applied to each image `[batch, ears, channels, lags]` as soon as it is there, so that
+        no more than its result is kept.
 
     Returns:
       Images `[batch, frames, ears, channels, lags]`, oldest lag first, the trigger at index
@@ -141,7 +140,7 @@ def sai_frames(
         image = _blend(recent, memory.image, layout)
         return SaiMemory(recent, image), image if reduce is None else reduce(image)
 
-    after, frames = _frugal_scan(step, _vary_like(hops, memory), hops)
+    after, frames = jax.lax.scan(step, _vary_like(hops, memory), hops)
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), frames), after
 
 
@@ -193,25 +192,6 @@ def _read_backward(length: int, kept: Any, cotangent: Array) -> Any:
 
 
 _read.defvjp(_read_forward, _read_backward)
-
-
-def _frugal_scan(step: Any, memory: Any, hops: Array) -> tuple[Any, Any]:
-    """`lax.scan` whose gradient keeps the memory once per group of steps and recomputes the rest.
-
-    Groups of the square root of all steps keep least.
-    """
-    step = jax.checkpoint(step, prevent_cse=False)
-    n_frames = hops.shape[0]
-    size = max(1, math.isqrt(n_frames))
-    whole = n_frames // size * size
-    group = jax.checkpoint(lambda memory, hops: jax.lax.scan(step, memory, hops), prevent_cse=False)
-    grouped = hops[:whole].reshape(-1, size, *hops.shape[1:])
-    memory, frames = jax.lax.scan(group, memory, grouped)
-    frames = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), frames)
-    if whole < n_frames:
-        memory, rest = jax.lax.scan(step, memory, hops[whole:])
-        frames = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), frames, rest)
-    return memory, frames
 
 
 def _vary_like(hops: Array, memory: SaiMemory) -> SaiMemory:
