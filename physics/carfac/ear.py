@@ -61,7 +61,7 @@ _REACH_S = 0.05
 
 
 def transfer_db(
-    frequencies_hz: Float[np.ndarray, "*shape"] | float, sound_field: str
+    frequencies_hz: Float[np.ndarray, "*shape"] | float | int, sound_field: str
 ) -> Float[np.ndarray, "*shape"]:
     """Gain from the sound field to the cochlea, in dB.
 
@@ -79,7 +79,9 @@ def transfer_db(
     return _interpolate_db(frequencies_hz, outer_ear + middle_ear)
 
 
-def fir_taps(sample_rate_hz: float, sound_field: str, phase: str) -> Float[np.ndarray, " taps"]:
+def fir_taps(
+    sample_rate_hz: float | int, sound_field: str, phase: str
+) -> Float[np.ndarray, " taps"]:
     """An FIR filter with the gains of `transfer_db`, float64, read-only.
 
     At the frequencies of the table below 0.45 of the rate it errs by less than 0.3 dB, anywhere
@@ -103,7 +105,7 @@ def fir_taps(sample_rate_hz: float, sound_field: str, phase: str) -> Float[np.nd
     return _design(float(sample_rate_hz), sound_field, phase)
 
 
-def latency_samples(sample_rate_hz: float, phase: str) -> int:
+def latency_samples(sample_rate_hz: float | int, phase: str) -> int:
     """Samples by which a filter of `fir_taps` delays every frequency; 0 unless phase is linear."""
     return round(_REACH_S * sample_rate_hz) if phase == "linear" else 0
 
