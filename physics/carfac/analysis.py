@@ -37,7 +37,7 @@ from physics.carfac.model import Carfac, FramedState
 from physics.carfac.structures import CarCoefficients, State
 
 # Of the grid on which peaks are found, to be refined by Newton's method, and skirts are measured.
-_POINTS_PER_OCTAVE = 200
+_LOWEST_HZ, _POINTS_PER_OCTAVE = 2.0, 150
 _NEWTON_STEPS = 4
 
 
@@ -74,14 +74,7 @@ def transfer_functions(
     car, held, gain = _cascade(model, params, undamping, state)
     frequencies = check_frequencies(model, frequencies_hz).astype(gain.dtype)
     frequencies = frequencies[(None,) * held.ndim]
-    stages, coupling = _filters(model, car, held, gain, frequencies)
-    response = coupling * jnp.cumprod(stages, axis=-2)
-    if model.use_delay_buffer:
-        samples = jnp.arange(held.shape[-1], dtype=gain.dtype)
-        samples = samples[(None,) * (held.ndim - 1)][..., None]
-        late = samples * frequencies * (2 * math.pi / model.sample_rate_hz)
-        response = response * lax.complex(jnp.cos(late), -jnp.sin(late))
-    return _drop_ear(model, response, 3)
+    return _drop_ear(model, _response(model, car, held, gain, frequencies), 3)
 
 
 def gain_db(
@@ -125,7 +118,8 @@ def q10(
     """Best frequency over the bandwidth 10 dB below the peak; shaped as `best_frequencies_hz`.
 
     NaN where a side of the response does not fall by 10 dB, as between a basal channel's peak and
-    half of the sample rate, or below the peak of a channel without outer hair cells.
+    half of the sample rate. Where the peak hardly rises above the tail, as without outer hair
+    cells, the lower edge is where the high-pass before the inner hair cells lets the tail fall.
     """
     peaks, top, level = _peaks(model, *_cascade(model, params, undamping, state))
     grid, drop = _grid(model, level.dtype), math.log(10) / 2
@@ -254,13 +248,13 @@ def _cascade(
     model: Carfac, params: Any, undamping: Any, state: State | FramedState | None
 ) -> tuple[CarCoefficients, Array, Array]:
     """Coefficients, and undamping and gain of each stage, `[..., ears, channels]`."""
-    car = model.design(params).car
+    if state is not None and undamping is not None:
+        raise ValueError(
+            "What the gain control leaves is given by undamping or by state; got both. Drop one of "
+            "them."
+        )
+    car = _design(model, params)
     if state is not None:
-        if undamping is not None:
-            raise ValueError(
-                "What the gain control leaves is given by undamping or by state; got both. Drop "
-                "one of them."
-            )
         cochlea = state.cochlea if isinstance(state, FramedState) else state
         return car, cochlea.undamping, cochlea.gain
     relative = jnp.asarray(1 if undamping is None else undamping, car.sin.dtype)
@@ -274,6 +268,11 @@ def _cascade(
     relative = relative[(None,) * (2 - relative.ndim)]
     held, gain = agc.targets(car, jnp.broadcast_to(1 - relative, (1, ears, channels)))
     return car, held[0], gain[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _design(model: Carfac, params: Any) -> CarCoefficients:
+    return model.design(params).car
 
 
 def _filters(
@@ -306,6 +305,22 @@ def _filters(
     return stages, step / (step + real(column(car.ac_rate)) * q)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _response(
+    model: Carfac, car: CarCoefficients, held: Array, gain: Array, frequencies: Array
+) -> Array:
+    """Each channel's response, `[..., ears, channels, frequencies]`."""
+    stages, coupling = _filters(model, car, held, gain, frequencies)
+    response = coupling * jnp.cumprod(stages, axis=-2)
+    if model.use_delay_buffer:
+        samples = jnp.arange(held.shape[-1], dtype=gain.dtype)
+        samples = samples[(None,) * (held.ndim - 1)][..., None]
+        late = samples * frequencies * (2 * math.pi / model.sample_rate_hz)
+        response = response * lax.complex(jnp.cos(late), -jnp.sin(late))
+    return response
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _log_gain(
     model: Carfac, car: CarCoefficients, held: Array, gain: Array, frequencies: Array
 ) -> Array:
@@ -315,8 +330,8 @@ def _log_gain(
 
 
 def _grid(model: Carfac, dtype: Any) -> Array:
-    """Logarithms of frequencies from well below the lowest channel to half of the rate."""
-    octaves = math.log2(model.sample_rate_hz / 2 / (model.min_pole_hz / 4))
+    """Logarithms of frequencies, evenly spaced, to half of the sample rate."""
+    octaves = math.log2(model.sample_rate_hz / 2 / _LOWEST_HZ)
     points = math.ceil(octaves * _POINTS_PER_OCTAVE) + 1
     top = math.log(model.sample_rate_hz / 2)
     return jnp.asarray(np.linspace(top - octaves * math.log(2), top, points), dtype)

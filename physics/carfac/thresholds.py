@@ -190,7 +190,7 @@ def measured_levels_db_spl(
         size = jnp.hypot(*parts) if output == "bm" else parts[0]
         return jnp.max(size, axis=-1) if channel is None else size[:, channel]
 
-    dtype = model.design(params).car.sin.dtype
+    dtype = params["car"]["ohc_health"].dtype
     sounds = [jnp.asarray(value, dtype) for value in (tones, probe.real, probe.imag)]
     low = np.full(whose.size, _LOWEST_DB_SPL)
     high = np.full(whose.size, _HIGHEST_DB_SPL)
