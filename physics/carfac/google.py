@@ -4,6 +4,9 @@ The names are those of its NumPy design (`CarParams`, `AgcParams`, `Ihc...Params
 the arguments of `design_carfac` and `run_segment`), of its JAX design (`CarfacDesignParameters` and
 what it holds) and of its Matlab design, which has the same but for capitals; these do not count
 here. `ohc_health` and `n_fibers` are those that its users set in the designed coefficients.
+
+Where its versions differ the NumPy model is followed: smoothers over channels have 5 taps where 3
+do not spread enough (its JAX model at commit 3a69467 then puts the weights of 5 on 3 taps).
 """
 
 from __future__ import annotations
