@@ -9,7 +9,7 @@ import pytest
 
 from physics.carfac import Carfac, analysis, ear, thresholds
 
-SMALL = Carfac(sample_rate_hz=8000, min_pole_hz=100, agc_decimations=(8, 3), kernel="xla")
+SMALL = Carfac(sample_rate_hz=8000, min_pole_hz=100, agc_decimations=(8, 3))
 FREQUENCIES_HZ = np.array([50.0, 200.0, 700.0, 1100.0, 2500.0, 4000.0])
 
 
@@ -161,7 +161,7 @@ def test_tuning_curves_of_the_running_model_follow_the_small_signal_ones_until_i
 
 
 def test_measured_levels_out_of_reach_are_nan_and_nap_has_its_own_criterion():
-    model = dataclasses.replace(SMALL, kernel="auto")
+    model = SMALL
     by_nap, never = (
         thresholds.measured_levels_db_spl(
             model, model.init(), [1000.0], criterion, output="nap", duration_s=0.1
@@ -198,9 +198,7 @@ def test_criterion_is_the_reference_threshold_at_1_khz(quick_jit):
 def test_levels_are_of_sound_whatever_full_scale_is():
     """Another meaning of 1.0 changes no threshold, of the analysis or of the running model."""
     f = np.array([1000.0])
-    quiet, loud = (
-        dataclasses.replace(SMALL, kernel="auto", full_scale_db_spl=level) for level in (90, 120)
-    )
+    quiet, loud = (dataclasses.replace(SMALL, full_scale_db_spl=level) for level in (90, 120))
     params = quiet.init()
     for levels in (thresholds.absolute_thresholds_db_spl, thresholds.measured_levels_db_spl):
         np.testing.assert_allclose(levels(quiet, params, f), levels(loud, params, f), atol=0.02)
@@ -210,7 +208,7 @@ def test_levels_are_of_sound_whatever_full_scale_is():
 def test_outer_and_middle_ear_count(sound_field):
     """In the analysis exactly; in the running model as its filter is exact, to 0.5 dB."""
     f = np.array([500.0, 1000.0, 3000.0])
-    bare = dataclasses.replace(SMALL, kernel="auto")
+    bare = SMALL
     model = dataclasses.replace(bare, ear_filter="minimum", sound_field=sound_field)
     params, gain = model.init(), ear.transfer_db(f, sound_field)
     with_ear = np.asarray(thresholds.absolute_thresholds_db_spl(model, params, f))
