@@ -137,17 +137,36 @@ class Classification(Task):
             rngs=rngs,
             mutable=tuple(learner_collections) if train else (),
         )
-        logits = jnp.asarray(logits)
-        value = cross_entropy(logits, batch["labels"], self.label_smoothing)
+        value, scores, outputs = self.judge(jnp.asarray(logits), mask, batch["labels"])
         weights = batch["weights"].astype(value.dtype)
         loss = metrics.weighted_mean(value, weights)
         aux = {
-            "metrics": {"accuracy": metrics.accuracy(logits, batch["labels"], weights)},
+            "metrics": {
+                name: metrics.weighted_mean(score, weights) for name, score in scores.items()
+            },
             "weight": jnp.sum(weights),
             "collections": collections if train else learner_collections,
-            "outputs": {"logits": logits, "predictions": jnp.argmax(logits, axis=-1)},
+            "outputs": outputs,
         }
         return loss, aux
+
+    def judge(
+        self,
+        logits: Float[Array, "batch *frames classes"],
+        mask: Bool[Array, "batch frames"],
+        labels: Int[Array, "batch *frames"],
+    ) -> tuple[Float[Array, " batch"], dict[str, Array], dict[str, Array]]:
+        """Loss of each clip, further figures of each clip by name, and outputs of the batch.
+
+        Args:
+            logits: what the network gave.
+            mask: which frames are valid.
+            labels: the right classes.
+        """
+        del mask
+        value = cross_entropy(logits, labels, self.label_smoothing)
+        scores = {"accuracy": metrics.hits(logits, labels)}
+        return value, scores, {"logits": logits, "predictions": jnp.argmax(logits, axis=-1)}
 
 
 def cast_floats(tree: Tree, dtype: Any) -> Tree:
