@@ -94,7 +94,9 @@ def to_physical(specs: Any, params: Any) -> Any:
 def _bijector(transform: str, raw: jax.Array, ends: np.ndarray) -> jax.Array:
     logarithmic = transform == "log_logit"
     low, high = (np.log(ends) if logarithmic else ends).T
-    fraction = raw if transform == "project" else jax.nn.sigmoid(raw)
+    if transform == "project":  # weighed so that 0 and 1 give the very bounds, unrounded
+        return jnp.asarray(low, raw.dtype) * (1 - raw) + jnp.asarray(high, raw.dtype) * raw
+    fraction = jax.nn.sigmoid(raw)
     value = jnp.asarray(low, raw.dtype) + jnp.asarray(high - low, raw.dtype) * fraction
     return jnp.exp(value) if logarithmic else value
 
