@@ -13,17 +13,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := setup.py $(wildcard physics/carfac/native/*.cc physics/carfac/native/*.h)
 DEMO := runs/demo
+BENCH := runs/benchmark
 
-.PHONY: help demo test test-install lint format bench clean
+.PHONY: help demo test test-install sanitize lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          train on the embedded recordings; results and pictures in $(DEMO)"
 	@echo "make test          run the tests"
-	@echo "make test-install  the slow tests of wheel and isolated installation"
+	@echo "make test-install  the slow tests: wheel, sdist, editable, isolated, without a compiler"
+	@echo "make sanitize      the tests of the native kernel, built with GCC's sanitizers in build/sanitize"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff mend what it can"
-	@echo "make bench         time the data path"
+	@echo "make bench         time the data path and CAR-FAC; tables and a plot in $(BENCH)"
+	@echo "                   (ARGS=--carfac_path=DIR: google/carfac's models in the same run)"
 	@echo "make clean         remove caches and .venv, never runs/"
 
 demo: $(VENV)/.installed
@@ -35,6 +38,9 @@ test: $(VENV)/.installed-test
 test-install: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow tests/install $(ARGS)
 
+sanitize: $(VENV)/.installed-test
+	.ci/sanitize $(BIN)/python $(ARGS)
+
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +51,8 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m experiments.benchmark_data $(ARGS)
+	$(BIN)/python -m experiments.benchmark_data
+	$(BIN)/python -m experiments.benchmark --out=$(BENCH) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
