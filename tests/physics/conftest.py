@@ -96,6 +96,7 @@ def sounds():
         return {
             "silence": np.zeros(samples),
             "speech": np.resize(loud if loud.size >= samples else word, samples),
+            "dc": np.ones(samples),
             "click": click,
             "noise": np.clip(0.5 * rng.standard_normal(samples), -1, 1),
             "square": np.sign(np.sin(np.arange(samples) * 0.3) + 1e-9),
