@@ -152,9 +152,9 @@ class Classification(Task):
 
     def judge(
         self,
-        logits: Float[Array, "batch *frames classes"],
+        logits: Float[Array, "batch *axes classes"],
         mask: Bool[Array, "batch frames"],
-        labels: Int[Array, "batch *frames"],
+        labels: Int[Array, "batch ..."],
     ) -> tuple[Float[Array, " batch"], dict[str, Array], dict[str, Array]]:
         """Loss of each clip, further figures of each clip by name, and outputs of the batch.
 

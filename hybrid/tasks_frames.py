@@ -25,9 +25,9 @@ class FrameClassification(Classification):
 
     def judge(
         self,
-        logits: Float[Array, "batch frames classes"],
+        logits: Float[Array, "batch *axes classes"],
         mask: Bool[Array, "batch frames"],
-        labels: Int[Array, "batch *frames"],
+        labels: Int[Array, "batch ..."],
     ) -> tuple[Float[Array, " batch"], dict[str, Array], dict[str, Array]]:
         """See `Classification.judge`.
 

@@ -67,8 +67,7 @@ class StrfCnn(nn.Module):
             )(x)
             # Padding frames are zero before each convolution, which reaches over the clip's end.
             x = _zero_padding(nn.gelu(x), mask)
-            pool = min(self.pool, x.shape[2])
-            x = nn.avg_pool(x, (1, pool), strides=(1, pool))
+            x = self._pooled(x)
         return nn.Dense(self.num_classes, param_dtype=x.dtype)(x.reshape(*x.shape[:2], -1))
 
     def _images(self, features: Array) -> Array:
@@ -82,6 +81,13 @@ class StrfCnn(nn.Module):
             )
         return jnp.moveaxis(features.reshape(*features.shape[:2], self.n_strfs, places), 2, -1)
 
+    def _pooled(self, x: Array) -> Array:
+        """Means over neighbouring places; those left over at the top are left out, as published."""
+        pool = min(self.pool, x.shape[2])
+        groups = x.shape[2] // pool
+        x = x[:, :, : groups * pool]
+        return x.reshape(*x.shape[:2], groups, pool, x.shape[3]).mean(axis=3)
+
     def _normalised(self, x: Array, mask: Array, train: bool) -> Array:
         """Over the root mean square of each receptive field; no mean, which the STRFs have not."""
         # Zeroed before, so that no value in the padding, NaN included, reaches a gradient.
@@ -94,7 +100,7 @@ class StrfCnn(nn.Module):
             if not self.is_initializing():
                 old = running.value
                 running.value = old + (1.0 - self.momentum) * (mean_square - old)
-        return x / jnp.sqrt(mean_square + 1e-12)
+        return x / jnp.sqrt(mean_square + 1e-12)[None, None, None]
 
 
 def _zero_padding(x: Array, mask: Array) -> Array:

@@ -18,12 +18,12 @@ _FLOOR = 1e-5
 _OVERSAMPLING = 16
 
 
-def log_spaced_hz(lowest_hz: float, per_octave: float, count: int) -> np.ndarray:
+def log_spaced_hz(lowest_hz: float | int, per_octave: float | int, count: int) -> np.ndarray:
     """Centre frequencies `[count]` in Hz, rising by equal ratios."""
     return lowest_hz * 2.0 ** (np.arange(count) / per_octave)
 
 
-def magnitude(frequencies_hz: np.ndarray, centre_hz: np.ndarray, q: float) -> np.ndarray:
+def magnitude(frequencies_hz: np.ndarray, centre_hz: np.ndarray, q: float | int) -> np.ndarray:
     """Amplitude gain of roex filters, the square root of W; 1 at the centre.
 
     Args:
@@ -41,7 +41,12 @@ def magnitude(frequencies_hz: np.ndarray, centre_hz: np.ndarray, q: float) -> np
 
 @functools.lru_cache(maxsize=16)
 def impulse_responses(
-    sample_rate_hz: float, num_taps: int, lowest_hz: float, per_octave: float, count: int, q: float
+    sample_rate_hz: float | int,
+    num_taps: int,
+    lowest_hz: float | int,
+    per_octave: float | int,
+    count: int,
+    q: float | int,
 ) -> np.ndarray:
     """Minimum-phase impulse responses, by the folded cepstrum.
 

@@ -54,13 +54,13 @@ class AuditorySpectrogram(Physics):
 
     n_channels: int | None = None
     n_ears: int = 1
-    hop_s: float = 0.005
-    lowest_hz: float = 440.0 * 2.0 ** (-31 / 24)
-    channels_per_octave: float = 24.0
-    q_erb: float = 7.54
-    memory_s: float = 0.128
-    full_scale_db_spl: float = 100.0
-    exponent: float | tuple[float, ...] = 1.0
+    hop_s: float | int = 0.005
+    lowest_hz: float | int = 440.0 * 2.0 ** (-31 / 24)
+    channels_per_octave: float | int = 24.0
+    q_erb: float | int = 7.54
+    memory_s: float | int = 0.128
+    full_scale_db_spl: float | int = 100.0
+    exponent: float | int | tuple[float, ...] = 1.0
     time_constant_s: float = 0.008
 
     def __post_init__(self):
@@ -176,7 +176,8 @@ class AuditorySpectrogram(Physics):
             mask = sample_mask(inputs.shape[1], lengths)
             inputs = jnp.where(mask.reshape(*mask.shape, *(1,) * len(ears)), inputs, 0.0)
         frames = self.num_frames(inputs.shape[1])
-        rows = jnp.moveaxis(inputs, 1, -1).reshape(-1, inputs.shape[1])
+        rows = jnp.moveaxis(inputs, 1, -1)
+        rows = rows.reshape(inputs.shape[0] * self.n_ears, inputs.shape[1])
         rows = rows[:, : frames * self.hop_samples]
         if state is None:
             state = self._rest(rows.shape[0], rows.dtype)
@@ -220,7 +221,7 @@ class AuditorySpectrogram(Physics):
         """`[rows, filters, samples]`: convolution by one transform of the whole piece."""
         size = scipy.fft.next_fast_len(max(1, heard.shape[1]), real=True)
         taps = roex.impulse_responses(
-            float(self.sample_rate_hz),
+            self.sample_rate_hz,
             self.num_taps,
             self.lowest_hz,
             self.channels_per_octave,

@@ -8,6 +8,7 @@ et al., arXiv 2409.08997, section 2.2.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +48,10 @@ class Strf(Stage):
       memory_s: how far an STRF looks back; the slowest rate is one cycle of that.
     """
 
-    rates_hz: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
-    scales_cyc_per_oct: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    channels_per_octave: float = 24.0
-    memory_s: float = 1.0
+    rates_hz: tuple[float | int, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    scales_cyc_per_oct: tuple[float | int, ...] = (0.5, 1.0, 2.0, 4.0)
+    channels_per_octave: float | int = 24.0
+    memory_s: float | int = 1.0
 
     @property
     def n_strfs(self) -> int:
@@ -90,13 +91,13 @@ class Strf(Stage):
             )
         rates, scales = np.meshgrid(self.rates_hz, self.scales_cyc_per_oct, indexing="ij")
         return {
-            "rate_hz": np.tile(rates.ravel(), 2),
-            "scale_cyc_per_oct": np.tile(scales.ravel(), 2),
+            "rate_hz": np.tile(rates.astype(float).ravel(), 2),
+            "scale_cyc_per_oct": np.tile(scales.astype(float).ravel(), 2),
         }
 
     def init_state(self, layout: FeatureLayout, batch: int) -> State:
         """The last frames, `[batch * ears, memory - 1, channels]`."""
-        rows = batch * int(np.prod(layout.channels[:-1]))
+        rows = batch * math.prod(layout.channels[:-1])
         past = self._memory(layout) - 1
         return jnp.zeros((rows, past, layout.n_channels), jnp.result_type(float))
 
@@ -115,15 +116,18 @@ class Strf(Stage):
         """See `Stage.apply`; frames look back only, so that `mask` need not be asked."""
         del mask
         batch, frames, *ears, channels = features.shape
-        rows = jnp.moveaxis(features, 1, -2).reshape(-1, frames, channels)
+        # Said in full: -1 would not do for a clip of no frames.
+        count = batch * math.prod(ears)
+        rows = jnp.moveaxis(features, 1, -2).reshape(count, frames, channels)
         temporal = self._rate_filters(physical["rate_hz"], layout)
         spectral = self._scale_filters(physical["scale_cyc_per_oct"], channels)
-        past = jnp.zeros((rows.shape[0], 0, channels), rows.dtype)
+        past = rows[:, :0]
         if state is not None:
             past = state.astype(rows.dtype)
         out = _in_pieces(temporal, spectral, past, rows)
         out = out.reshape(batch, *ears, frames, self.n_strfs, channels)
-        out = jnp.moveaxis(out, 1 + len(ears), 1).reshape(batch, frames, -1, channels)
+        out = jnp.moveaxis(out, 1 + len(ears), 1)
+        out = out.reshape(batch, frames, math.prod(ears) * self.n_strfs, channels)
         return out, _last(jnp.concatenate([past, rows], axis=1), self._memory(layout) - 1)
 
     def _rate_filters(self, rate_hz: Array, layout: FeatureLayout) -> Array:
@@ -154,6 +158,8 @@ def _in_pieces(temporal: Array, spectral: Array, past: Array, rows: Array) -> Ar
     """`[rows, frames, strfs, channels]`; of a long clip as many frames at once as `memory_s`."""
     memory, frames = temporal.shape[-1], rows.shape[1]
     whole = frames // memory
+    if not frames:
+        return jnp.zeros((rows.shape[0], 0, temporal.shape[1], rows.shape[2]), rows.dtype)
     if whole < 2:
         return _filtered(temporal, spectral, past, rows)
     past = jnp.pad(past, ((0, 0), (memory - 1 - past.shape[1], 0), (0, 0)))
@@ -166,8 +172,10 @@ def _in_pieces(temporal: Array, spectral: Array, past: Array, rows: Array) -> Ar
     pieces = rows[:, : whole * memory].reshape(rows.shape[0], whole, memory, -1).swapaxes(0, 1)
     past, out = jax.lax.scan(body, past, pieces)
     out = out.swapaxes(0, 1).reshape(rows.shape[0], whole * memory, *out.shape[3:])
-    rest = _filtered(temporal, spectral, past, rows[:, whole * memory :])
-    return jnp.concatenate([out, rest], axis=1)
+    if whole * memory < frames:
+        rest = _filtered(temporal, spectral, past, rows[:, whole * memory :])
+        out = jnp.concatenate([out, rest], axis=1)
+    return out
 
 
 def _filtered(temporal: Array, spectral: Array, past: Array, rows: Array) -> Array:
