@@ -5,6 +5,7 @@ Inside, signals run along the last axis, `[batch, ears, time]`: transforms and f
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import jax
@@ -28,6 +29,33 @@ def heard(
     Raises:
       ValueError: audio of another shape, for other ears, or without a sample.
     """
+    check_audio(audio, n_ears)
+    leaves = jax.tree.leaves(params)
+    audio = jnp.asarray(audio, leaves[0].dtype if leaves else None)
+    if not jnp.issubdtype(audio.dtype, jnp.floating):
+        raise ValueError(
+            f"Audio must be floating point, full scale 1.0; got {audio.dtype}. Divide 16-bit "
+            "integers by 32768."
+        )
+    if lengths is not None:
+        mask = sample_mask(audio.shape[1], lengths)
+        audio = jnp.where(mask.reshape(mask.shape + (1,) * (audio.ndim - 2)), audio, 0)
+    return audio[:, None] if audio.ndim == 2 else jnp.swapaxes(audio, 1, 2)
+
+
+def told(
+    features: Float[Array, "batch ears frames channels"], hop_samples: int, lengths: Any = None
+) -> Float[Array, "batch frames *ears channels"]:
+    """Features in the order of the contract, 0 in frames that end beyond `lengths`."""
+    features = jnp.swapaxes(features, 1, 2)
+    if lengths is not None:
+        mask = frame_mask(features.shape[1], hop_samples, lengths)
+        features = jnp.where(mask[:, :, None, None], features, 0)
+    return features[:, :, 0] if features.shape[2] == 1 else features
+
+
+def check_audio(audio: Any, n_ears: int) -> None:
+    """Raises ValueError for audio of a shape that a module with so many ears cannot hear."""
     shape = tuple(audio.shape)
     if len(shape) not in (2, 3):
         raise ValueError(
@@ -44,28 +72,6 @@ def heard(
         raise ValueError(
             f"Audio must hold at least one sample; got shape {shape}. Skip empty clips."
         )
-    leaves = jax.tree.leaves(params)
-    audio = jnp.asarray(audio, leaves[0].dtype if leaves else None)
-    if not jnp.issubdtype(audio.dtype, jnp.floating):
-        raise ValueError(
-            f"Audio must be floating point, full scale 1.0; got {audio.dtype}. Divide 16-bit "
-            "integers by 32768."
-        )
-    if lengths is not None:
-        mask = sample_mask(shape[1], lengths)
-        audio = jnp.where(mask.reshape(mask.shape + (1,) * (audio.ndim - 2)), audio, 0)
-    return audio[:, None] if audio.ndim == 2 else jnp.swapaxes(audio, 1, 2)
-
-
-def told(
-    features: Float[Array, "batch ears frames channels"], hop_samples: int, lengths: Any = None
-) -> Float[Array, "batch frames *ears channels"]:
-    """Features in the order of the contract, 0 in frames that end beyond `lengths`."""
-    features = jnp.swapaxes(features, 1, 2)
-    if lengths is not None:
-        mask = frame_mask(features.shape[1], hop_samples, lengths)
-        features = jnp.where(mask[:, :, None, None], features, 0)
-    return features[:, :, 0] if features.shape[2] == 1 else features
 
 
 def check_piece(n_samples: int, hop_samples: int, state: Any) -> None:
@@ -93,4 +99,6 @@ def check_positive(module: Any, *names: str) -> None:
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raises ValueError for a name that is not among those allowed."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}; got {value!r}. Choose one of them.")
+        near = difflib.get_close_matches(str(value), allowed, 1)
+        way_out = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
+        raise ValueError(f"{name} must be one of {allowed}; got {value!r}. {way_out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from physics.audio import one_of
 from physics.carfac import ear, framing
 from physics.carfac.structures import IHC_STYLES, OUTPUTS
 
@@ -19,12 +19,12 @@ EAR_FILTERS = ("none", *ear.PHASES)
 
 def check_fields(model: Any) -> None:
     """Raises ValueError for a `Carfac` field that has no meaning."""
-    _one_of("ihc", model.ihc, IHC_STYLES)
-    _one_of("kernel", model.kernel, KERNELS)
-    _one_of("window", model.window, framing.WINDOWS)
-    _one_of("compression", model.compression, framing.COMPRESSIONS)
-    _one_of("ear_filter", model.ear_filter, EAR_FILTERS)
-    _one_of("sound_field", model.sound_field, ear.SOUND_FIELDS)
+    one_of("ihc", model.ihc, IHC_STYLES)
+    one_of("kernel", model.kernel, KERNELS)
+    one_of("window", model.window, framing.WINDOWS)
+    one_of("compression", model.compression, framing.COMPRESSIONS)
+    one_of("ear_filter", model.ear_filter, EAR_FILTERS)
+    one_of("sound_field", model.sound_field, ear.SOUND_FIELDS)
     if not 8000 <= model.sample_rate_hz <= 96000:
         raise ValueError(
             "sample_rate_hz must lie between 8000 and 96000, where the design holds; got "
@@ -45,52 +45,15 @@ def check_fields(model: Any) -> None:
             )
 
 
-def check_audio(audio: Any, n_ears: int) -> None:
-    """Raises ValueError for audio of a shape the model cannot hear."""
-    shape = tuple(audio.shape)
-    if len(shape) not in (2, 3):
-        raise ValueError(
-            f"Audio must be [batch, time] or [batch, time, ears]; got shape {shape}. "
-            "A single clip is audio[None]."
-        )
-    ears = shape[2] if len(shape) == 3 else 1
-    if ears != n_ears:
-        raise ValueError(
-            f"Audio must have one signal for each ear; the model has n_ears={n_ears}, the audio of "
-            f"shape {shape} has {ears}. Set n_ears={ears}, or stack the ears on a third axis."
-        )
-    if shape[1] == 0:
-        raise ValueError(
-            f"Audio must hold at least one sample; got shape {shape}. Skip empty clips."
-        )
-
-
-def check_piece(n_samples: int, hop_samples: int) -> None:
-    """Raises ValueError for a piece of a stream that does not end with a frame."""
-    if n_samples % hop_samples:
-        raise ValueError(
-            "Pieces of a framed stream must be multiples of hop_samples; got "
-            f"{n_samples} samples with hop_samples={hop_samples}. Cut the stream there, or take "
-            "full rate (hop_s=None)."
-        )
-
-
 def check_outputs(outputs: Any, ihc: str) -> None:
     """Raises ValueError for an output that does not exist, or not in this model."""
     for name in outputs:
-        _one_of("outputs", name, OUTPUTS)
+        one_of("outputs", name, OUTPUTS)
         if name == "firings" and ihc != "two_cap_with_syn":
             raise ValueError(
                 f"firings are those of the synapse; this model has ihc={ihc!r}. "
                 "Set ihc='two_cap_with_syn'."
             )
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, 1)
-        way_out = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
-        raise ValueError(f"{name} must be one of {allowed}; got {value!r}. {way_out}")
 
 
 def check_state(state: Any, framed: bool, shape: tuple[int, ...]) -> None:

@@ -25,6 +25,8 @@ from jaxtyping import Array, Float
 from scipy import fft, signal
 from scipy.interpolate import PchipInterpolator
 
+from physics.audio import one_of
+
 SOUND_FIELDS = ("free", "diffuse", "eardrum")
 PHASES = ("linear", "minimum")
 
@@ -73,7 +75,7 @@ def transfer_db(
     Raises:
       ValueError: no such sound field.
     """
-    _one_of("sound_field", sound_field, SOUND_FIELDS)
+    one_of("sound_field", sound_field, SOUND_FIELDS)
     _, free, diffuse, middle_ear = TABLE.T
     outer_ear = {"free": free, "diffuse": diffuse, "eardrum": np.zeros_like(free)}[sound_field]
     return _interpolate_db(frequencies_hz, outer_ear + middle_ear)
@@ -96,7 +98,7 @@ def fir_taps(
     Raises:
       ValueError: no such phase or sound field, or the rate is out of range.
     """
-    _one_of("phase", phase, PHASES)
+    one_of("phase", phase, PHASES)
     if not 8000 <= sample_rate_hz <= 96000:
         raise ValueError(
             "The ear's filters are designed for sample rates between 8000 and 96000 Hz; got "
@@ -172,8 +174,3 @@ def _design(sample_rate_hz: float, sound_field: str, phase: str) -> np.ndarray:
 def _interpolate_db(frequencies_hz: Any, at_table_db: np.ndarray) -> np.ndarray:
     within_hz = np.clip(frequencies_hz, TABLE_HZ[0], TABLE_HZ[-1])
     return PchipInterpolator(np.log(TABLE_HZ), at_table_db)(np.log(within_hz))
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}; got {value!r}.")

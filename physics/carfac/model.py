@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from physics.audio import check_audio, check_piece
 from physics.base import Physics, frame_mask, sample_mask
 from physics.carfac import checks, design, ear, framing, google, kernels, rest, setup
 from physics.carfac import parameters as tables
@@ -215,7 +216,7 @@ class Carfac(Physics):
         if outputs is None:
             outputs = OUTPUTS if self.ihc == "two_cap_with_syn" else OUTPUTS[:-1]
         checks.check_outputs(outputs, self.ihc)
-        checks.check_audio(audio, self.n_ears)
+        check_audio(audio, self.n_ears)
         checks.check_state(state, False, self._state_shape(audio))
         coefficients, audio, before, past_audio = self._begin(params, audio, state, lengths)
         structure, names, fresh = self.structure, tuple(outputs), state is None
@@ -276,10 +277,10 @@ class Carfac(Physics):
             out, state = self.run(params, inputs, state, ("nap",), lengths)
             features: Any = out.nap
         else:
-            checks.check_audio(inputs, self.n_ears)
+            check_audio(inputs, self.n_ears)
             if state is not None:
                 checks.check_state(state, True, self._state_shape(inputs))
-                checks.check_piece(inputs.shape[1], self.hop_samples)
+            check_piece(inputs.shape[1], self.hop_samples, state)
             features, state = self._frames(params, inputs, state, lengths)
         return (features[:, :, 0] if self.n_ears == 1 else features), state
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from physics.audio import check_piece
 from physics.base import Params, frame_mask
-from physics.carfac import checks
 from physics.sai.stabilize import Layout, SaiMemory, initial_memory, sai_frames
 from physics.stacking import Stacked, built
 
@@ -153,7 +153,7 @@ class Sai(Stacked):
         """
         before, memory = None, None
         if state is not None:
-            checks.check_piece(audio.shape[1], self.hop_samples)
+            check_piece(audio.shape[1], self.hop_samples, state)
             before, memory = state.cochlea, state.memory
         nap, cochlea = self.cochlea.apply(params, audio, before, lengths)
         nap = nap[:, :, None] if nap.ndim == 3 else nap
