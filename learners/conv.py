@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from learners.masking import masked_max, masked_mean, random_stripes
+from learners.masking import masked_max, masked_mean, random_stripes, zero_padding
+from learners.normalise import batch_norm, normalised
 
 
 class ConvNet(nn.Module):
@@ -64,7 +65,7 @@ class ConvNet(nn.Module):
             raise ValueError(f"`kernel` must be odd, got {self.kernel}: try {self.kernel + 1}.")
         if mask is None:
             mask = jnp.ones(features.shape[:2], bool)
-        x = self._normalised(features, mask, train)
+        x = normalised(features, mask, train=train, momentum=self.momentum)
         if train:
             x = jnp.where(self._hidden(x, mask), jnp.zeros_like(x), x)
         x = x[..., None] if x.ndim == 3 else jnp.moveaxis(x, 2, -1)
@@ -82,26 +83,6 @@ class ConvNet(nn.Module):
                 f"{self.features}: leave some out."
             )
         return self.strides + (1,) * (len(self.features) - len(self.strides))
-
-    def _norm(self, x: Array, mask: Array, train: bool, affine: bool = True) -> Array:
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            use_fast_variance=False,
-            force_float32_reductions=x.dtype == jnp.float32,
-            param_dtype=x.dtype,
-            use_scale=affine,
-            use_bias=affine,
-        )
-        return norm(x, mask=mask.reshape(mask.shape + (1,) * (x.ndim - 2)))
-
-    def _normalised(self, x: Array, mask: Array, train: bool) -> Array:
-        """Per channel (and ear), zero mean and unit variance over the valid frames."""
-        flat = x.reshape(*x.shape[:2], -1)
-        # Zeroed before, so that no value in the padding, NaN included, reaches a gradient.
-        flat = _zero_padding(flat, mask)
-        flat = self._norm(flat, mask, train, affine=False)
-        return _zero_padding(flat, mask).reshape(x.shape)
 
     def _hidden(self, x: Array, mask: Array) -> Array:
         """Stripes of frames and of channels, shaped to be broadcast to `x`."""
@@ -142,8 +123,8 @@ class ConvNet(nn.Module):
             param_dtype=x.dtype,
         )(x)
         mask = mask[:, ::stride]
-        x = nn.relu(self._norm(x, mask, train))
-        return _zero_padding(x, mask), mask
+        x = nn.relu(batch_norm(x, mask, train=train, momentum=self.momentum))
+        return zero_padding(x, mask), mask
 
 
 def _he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -151,7 +132,3 @@ def _he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     # times slower.
     matrix = (math.prod(shape[:-1]), shape[-1])
     return nn.initializers.he_normal()(key, matrix, dtype).reshape(shape)
-
-
-def _zero_padding(x: Array, mask: Array) -> Array:
-    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 2)), x, jnp.zeros_like(x))

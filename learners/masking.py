@@ -25,6 +25,13 @@ def masked_max(
     return jnp.where(heard, largest, jnp.zeros_like(largest))
 
 
+def zero_padding(
+    x: Float[Array, "batch frames *rest"], mask: Bool[Array, "batch frames"]
+) -> Float[Array, "batch frames *rest"]:
+    """Returns `x` with zeros in place of the frames that are not valid, NaN among them."""
+    return jnp.where(_expand(mask, x), x, jnp.zeros_like(x))
+
+
 def random_stripes(
     key: Key[Array, ""],
     lengths: Float[Array, " batch"],
