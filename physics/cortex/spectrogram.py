@@ -8,6 +8,7 @@ cochlear filters, compression, lateral inhibition, leaky integration, one frame 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -192,6 +193,7 @@ class AuditorySpectrogram(Physics):
             )
         return features, state
 
+    @functools.partial(jax.jit, static_argnums=0)
     def _in_pieces(self, physical: Params, state: State, rows: Array) -> tuple[State, Array]:
         """A short clip at once; of a long one, piece by piece, whose insides are not kept."""
         piece = self.hop_samples * max(1, round(_PIECE_S / self.hop_s))

@@ -8,6 +8,7 @@ et al., arXiv 2409.08997, section 2.2.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -119,15 +120,21 @@ class Strf(Stage):
         # Said in full: -1 would not do for a clip of no frames.
         count = batch * math.prod(ears)
         rows = jnp.moveaxis(features, 1, -2).reshape(count, frames, channels)
-        temporal = self._rate_filters(physical["rate_hz"], layout)
-        spectral = self._scale_filters(physical["scale_cyc_per_oct"], channels)
-        past = rows[:, :0]
-        if state is not None:
-            past = state.astype(rows.dtype)
-        out = _in_pieces(temporal, spectral, past, rows)
+        past = rows[:, :0] if state is None else state.astype(rows.dtype)
+        out, state = self._run(layout, physical, past, rows)
         out = out.reshape(batch, *ears, frames, self.n_strfs, channels)
         out = jnp.moveaxis(out, 1 + len(ears), 1)
         out = out.reshape(batch, frames, math.prod(ears) * self.n_strfs, channels)
+        return out, state
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _run(
+        self, layout: FeatureLayout, physical: Params, past: Array, rows: Array
+    ) -> tuple[Array, State]:
+        """`[rows, frames, strfs, channels]` and the frames to remember."""
+        temporal = self._rate_filters(physical["rate_hz"], layout)
+        spectral = self._scale_filters(physical["scale_cyc_per_oct"], rows.shape[2])
+        out = _in_pieces(temporal, spectral, past, rows)
         return out, _last(jnp.concatenate([past, rows], axis=1), self._memory(layout) - 1)
 
     def _rate_filters(self, rate_hz: Array, layout: FeatureLayout) -> Array:
