@@ -17,7 +17,8 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Array, Float
 
-from physics.base import Parameter, Params, Physics, State, frame_mask, sample_mask
+from physics import audio as ears
+from physics.base import Parameter, Params, Physics, State
 from physics.cortex import roex
 
 _SOURCE = "Famularo et al., arXiv 2409.08997, section 2.1"
@@ -65,6 +66,8 @@ class AuditorySpectrogram(Physics):
     time_constant_s: float = 0.008
 
     def __post_init__(self):
+        ears.check_positive(self, "sample_rate_hz", "n_channels", "n_ears", "hop_s", "memory_s")
+        ears.check_positive(self, "lowest_hz", "channels_per_octave", "q_erb")
         room = self._room()
         if self.n_channels is None:
             object.__setattr__(self, "n_channels", max(1, min(_MOST_CHANNELS, room)))
@@ -74,12 +77,6 @@ class AuditorySpectrogram(Physics):
                 f"filters from {self.lowest_hz:g} Hz, {self.channels_per_octave:g} per octave, do "
                 f"not fit {float(self.sample_rate_hz):g} Hz. Have n_channels <= {room}, or more "
                 "samples per second."
-            )
-        if self.hop_samples < 1 or self.num_taps < 2 or self.n_ears < 1:
-            raise ValueError(
-                "A frame lasts a sample or more, a filter two, and there is an ear; got "
-                f"hop_s={self.hop_s:g}, memory_s={self.memory_s:g}, n_ears={self.n_ears} at "
-                f"{float(self.sample_rate_hz):g} Hz."
             )
         self.init(None)  # says now what is wrong with the initial values
 
@@ -97,12 +94,12 @@ class AuditorySpectrogram(Physics):
     @property
     def hop_samples(self) -> int:
         """Samples per frame."""
-        return round(self.hop_s * self.sample_rate_hz)
+        return ears.samples(self.hop_s, self.sample_rate_hz)
 
     @property
     def num_taps(self) -> int:
         """Samples of a filter's impulse response."""
-        return round(self.memory_s * self.sample_rate_hz)
+        return ears.samples(self.memory_s, self.sample_rate_hz)
 
     @property
     def filter_frequencies_hz(self) -> np.ndarray:
@@ -162,36 +159,22 @@ class AuditorySpectrogram(Physics):
     ) -> tuple[Float[Array, "batch frames *channels"], State]:
         """Audio to frames; see `Physics.apply`.
 
-        Samples after the last whole frame are left out: pieces are multiples of `hop_samples`.
+        Samples after the last whole frame are left out.
 
         Raises:
-          ValueError: audio of another number of ears.
+          ValueError: audio of another shape or number of ears; a later piece of a stream that is
+            not a multiple of `hop_samples`.
         """
-        ears = (self.n_ears,) if self.n_ears > 1 else ()
-        if inputs.shape[2:] != ears:
-            raise ValueError(
-                f"Audio for n_ears={self.n_ears} is [batch, time{', ears' if ears else ''}]; got "
-                f"{inputs.shape}. Set n_ears, or choose an ear."
-            )
-        if lengths is not None:
-            mask = sample_mask(inputs.shape[1], lengths)
-            inputs = jnp.where(mask.reshape(*mask.shape, *(1,) * len(ears)), inputs, 0.0)
-        frames = self.num_frames(inputs.shape[1])
-        rows = jnp.moveaxis(inputs, 1, -1)
-        rows = rows.reshape(inputs.shape[0] * self.n_ears, inputs.shape[1])
-        rows = rows[:, : frames * self.hop_samples]
+        audio = ears.heard(inputs, self.n_ears, params, lengths)
+        ears.check_piece(audio.shape[-1], self.hop_samples, state)
+        frames = self.num_frames(audio.shape[-1])
+        rows = audio.reshape(-1, audio.shape[-1])[:, : frames * self.hop_samples]
         if state is None:
             state = self._rest(rows.shape[0], rows.dtype)
         state = jax.tree.map(lambda x: x.astype(rows.dtype), state)
         state, features = self._in_pieces(self.physical(params), state, rows)
-        features = features.reshape(inputs.shape[0], *ears, frames, self.n_channels)
-        features = jnp.moveaxis(features, -2, 1)
-        if lengths is not None:
-            heard = frame_mask(frames, self.hop_samples, lengths)
-            features = jnp.where(
-                heard.reshape(*heard.shape, *(1,) * (features.ndim - 2)), features, 0.0
-            )
-        return features, state
+        features = features.reshape(*audio.shape[:2], frames, self.n_channels)
+        return ears.told(features, self.hop_samples, lengths), state
 
     @functools.partial(jax.jit, static_argnums=0)
     def _in_pieces(self, physical: Params, state: State, rows: Array) -> tuple[State, Array]:

@@ -153,7 +153,7 @@ def test_as_many_channels_as_fit(rate_hz, channels):
     ("kwargs", "rule"),
     [
         ({"sample_rate_hz": 8000, "n_channels": 128}, "n_channels <= 104"),
-        ({"hop_s": 0.0}, "hop_s=0"),
+        ({"hop_s": 0.0}, "hop_s must be positive"),
         ({"exponent": 3.0}, "exponent must lie in"),
         ({"exponent": (1.0, 0.5)}, "129 filters"),
         ({"time_constant_s": 0.5}, "time_constant_s must lie in"),
