@@ -21,7 +21,7 @@ from physics import audio as ears
 from physics.base import Parameter, Params, Physics, State
 from physics.cortex import roex
 
-_SOURCE = "Famularo et al., arXiv 2409.08997, section 2.1"
+_SOURCE = "Initial value: Famularo et al., arXiv 2409.08997, section 2.1. Bounds are ours."
 _MOST_CHANNELS = 128
 # The highest filter of the published bank is at 7246 Hz for 16 kHz.
 _HIGHEST = 0.455
@@ -117,8 +117,8 @@ class AuditorySpectrogram(Physics):
                 0.001,
                 0.1,
                 "Time constant of the leaky integration.",
-                "0.008: a pole of 0.992 at 16 kHz, " + _SOURCE,
-                transform="log_logit",
+                "A pole of 0.992 at 16 kHz. " + _SOURCE,
+                "log_logit",
             ),
         }
 

@@ -19,7 +19,11 @@ from jaxtyping import Array, Bool, Float
 from physics.base import Parameter, Params, State
 from physics.stages import FeatureLayout, Stage
 
-_SOURCE = "Famularo et al., arXiv 2409.08997, section 2.2; ranges of Chi et al. (2005)"
+# The paper's grid of 40; it draws them at random, too.
+RATES_HZ = tuple(np.geomspace(2.0, 32.0, 4).tolist())
+SCALES_CYC_PER_OCT = tuple(np.geomspace(0.25, 8.0, 5).tolist())
+
+_SOURCE = "Initial values: Famularo et al., arXiv 2409.08997, section 2.2. Bounds are ours."
 _DECAY = 3.5  # of the rate filter's envelope, per cycle
 
 
@@ -38,7 +42,7 @@ class Strf(Stage):
     ahead. Here its other half is the cosine with the same envelope, which looks back, as the sine
     does, and lets 2 % of the wrong direction's amplitude through; so the stage may be streamed.
 
-    Each rate with each scale, in both directions, makes 2 x 5 x 4 = 40 STRFs, from which learning
+    Each rate with each scale, in both directions, makes 2 x 4 x 5 = 40 STRFs, from which learning
     starts. Features `[batch, frames, channels]` become `[batch, frames, strfs, channels]`, several
     ears `[batch, frames, ears * strfs, channels]`: the last axis stays place.
 
@@ -49,8 +53,8 @@ class Strf(Stage):
       memory_s: how far an STRF looks back; the slowest rate is one cycle of that.
     """
 
-    rates_hz: tuple[float | int, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
-    scales_cyc_per_oct: tuple[float | int, ...] = (0.5, 1.0, 2.0, 4.0)
+    rates_hz: tuple[float | int, ...] = RATES_HZ
+    scales_cyc_per_oct: tuple[float | int, ...] = SCALES_CYC_PER_OCT
     channels_per_octave: float | int = 24.0
     memory_s: float | int = 1.0
 
