@@ -55,6 +55,14 @@ def test_the_tour(tmp_path):
     assert moved.startswith("4 {'name': 'car.ohc_health'")
 
 
+@pytest.mark.timeout(600)
+def test_the_cochlea(tmp_path):
+    (tmp_path / "cochlea.py").write_text(python_block("analysis, thresholds"))
+    bm, *_, images = run(tmp_path, "cochlea.py").splitlines()
+    assert bm == "(1, 2205, 1, 71) (1, 2205, 1, 71, 3)"
+    assert images.startswith("(1, 13, 1, ")
+
+
 @pytest.mark.parametrize("file", ["my_ears.py", "my_nets.py"])
 def test_the_text_names_the_files(file):
     assert f"`{file}`" in README
@@ -65,6 +73,8 @@ def test_an_ear_and_a_network_from_outside(tmp_path):
     """The command of the README, shortened to a few steps; swapped by import path alone."""
     (tmp_path / "my_ears.py").write_text(python_block("class GaussianBands"))
     (tmp_path / "my_nets.py").write_text(python_block("class Gru"))
+    (tmp_path / "test_my_ear.py").write_text(python_block("import CHECKS"))
+    run(tmp_path, "-m", "pytest", "-q", "test_my_ear.py")
     (command,) = [c for c in blocks("sh") if "my_ears:GaussianBands" in c]
     line = command.replace("\\\n", " ").split("\n")[1]
     python, *arguments = shlex.split(line)
