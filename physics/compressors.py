@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from physics.audio import check_positive
 from physics.base import Params, State
 from physics.bounds import Parameter
 from physics.stages import FeatureLayout, Stage
@@ -43,6 +44,9 @@ class Pcen(Stage):
     root: float | int = 2.0
     smoothing: float | int = 0.04
     eps: float | int = 1e-12
+
+    def __post_init__(self):
+        check_positive(self, "eps")
 
     def specs(self, layout: FeatureLayout) -> Params:
         """alpha, delta, root and smoothing of every channel."""
@@ -90,10 +94,7 @@ class Pcen(Stage):
             before = jnp.where(state["begun"], past, before)
         smoothed = _smooth(energy, physical["smoothing"], before)
         after = {"smoothed": smoothed[:, -1], "begun": jnp.ones((), bool)}
-        alpha, delta, root = (_wide(physical[n], energy) for n in ("alpha", "delta", "root"))
-        normal = energy * jnp.exp(-alpha * jnp.log(self.eps + smoothed))
-        # (normal + delta)^(1/root) - delta^(1/root), without the loss of digits of a difference.
-        compressed = jnp.exp(jnp.log(delta) / root) * jnp.expm1(jnp.log1p(normal / delta) / root)
+        compressed = _normalised(energy, smoothed, physical, self.eps)
         return compressed, after
 
 
@@ -111,7 +112,7 @@ class PowerLaw(Stage):
     floor: float | int = 1e-7
 
     def __post_init__(self):
-        _positive("floor", self.floor)
+        check_positive(self, "floor")
 
     def specs(self, layout: FeatureLayout) -> Params:
         """The exponent of every channel."""
@@ -151,7 +152,7 @@ class Log(Stage):
     learned: bool = False
 
     def __post_init__(self):
-        _positive("floor", self.floor)
+        check_positive(self, "floor")
 
     def specs(self, layout: FeatureLayout) -> Params:
         """The floor of every channel, if learned."""
@@ -183,6 +184,15 @@ class Log(Stage):
         return jnp.log(jax.nn.relu(features) + floor), state
 
 
+@jax.jit
+def _normalised(energy: Features, smoothed: Features, physical: Params, eps: Any) -> Features:
+    """(x / (eps + M)^alpha + delta)^(1/root) - delta^(1/root), without loss by the difference."""
+    alpha, delta, root = (_wide(physical[name], energy) for name in ("alpha", "delta", "root"))
+    normal = energy * jnp.exp(-alpha * jnp.log(eps + smoothed))
+    return jnp.exp(jnp.log(delta) / root) * jnp.expm1(jnp.log1p(normal / delta) / root)
+
+
+@jax.jit
 def _smooth(energy: Features, rate: Float[Array, " channels"], before: Array) -> Features:
     """m[t] = rate x[t] + (1 - rate) m[t - 1], with m[-1] = `before`.
 
@@ -201,11 +211,6 @@ def _smooth(energy: Features, rate: Float[Array, " channels"], before: Array) ->
 def _wide(value: Float[Array, " channels"], like: Array) -> Array:
     """A value per channel, with leading axes of one."""
     return value.reshape((1,) * (like.ndim - 1) + value.shape)
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive; got {value:g}. Give a small number, as 1e-7.")
 
 
 __all__ = ["Log", "Pcen", "PowerLaw"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -147,6 +148,7 @@ class Leaf(bank.Filterbank):
         return jnp.maximum(features, self.floor)
 
 
+@functools.partial(jax.jit, static_argnames="taps")
 def gabors(
     eta: Float[Array, " channels"], sigma: Float[Array, " channels"], taps: int
 ) -> Complex[Array, "channels taps"]:
@@ -169,7 +171,8 @@ def mel_gabors(
     are taken.
     """
     n_fft = 2 * round(sample_rate_hz / _BINS_HZ / 2)
-    edges = np.linspace(hz_to_mel(min_hz), hz_to_mel(max_hz), n_channels + 2)[:, None]
+    ends = hz_to_mel([min_hz, max_hz])
+    edges = np.linspace(ends[0], ends[1], n_channels + 2)[:, None]
     bins_hz = np.arange(1, n_fft // 2 + 1) * (sample_rate_hz / n_fft)  # without 0 Hz, as published
     mel = hz_to_mel(bins_hz)[None]
     rise = (mel - edges[:-2]) / (edges[1:-1] - edges[:-2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -107,6 +108,7 @@ class Gammatone(bank.Filterbank):
         return gammatones(center, erb, self.taps)
 
 
+@functools.partial(jax.jit, static_argnames="taps")
 def gammatones(
     center: Float[Array, " channels"], erb: Float[Array, " channels"], taps: int
 ) -> Complex[Array, "channels taps"]:
@@ -121,14 +123,14 @@ def gammatones(
 
 def erb_hz(frequency_hz: Any) -> Float[np.ndarray, "*shape"]:
     """Equivalent rectangular bandwidth of normal hearing: Glasberg & Moore (1990), equation 3."""
-    return 24.7 * (4.37e-3 * np.asarray(frequency_hz, np.float64) + 1)
+    return np.asarray(24.7 * (4.37e-3 * np.asarray(frequency_hz, np.float64) + 1))
 
 
 def hz_to_erb_rate(frequency_hz: Any) -> Float[np.ndarray, "*shape"]:
     """Number of bandwidths below a frequency: Glasberg & Moore (1990), equation 4."""
-    return 21.4 * np.log10(4.37e-3 * np.asarray(frequency_hz, np.float64) + 1)
+    return np.asarray(21.4 * np.log10(4.37e-3 * np.asarray(frequency_hz, np.float64) + 1))
 
 
 def erb_rate_to_hz(erb_rate: Any) -> Float[np.ndarray, "*shape"]:
     """Inverse of `hz_to_erb_rate`."""
-    return (10 ** (np.asarray(erb_rate, np.float64) / 21.4) - 1) / 4.37e-3
+    return np.asarray((10 ** (np.asarray(erb_rate, np.float64) / 21.4) - 1) / 4.37e-3)

@@ -6,6 +6,7 @@ blocks that fit the cache, detected and summed into hops, and in reverse recompu
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -37,6 +38,7 @@ def detect(y: Inexact[Array, "*axes"], detector: str) -> Float[Array, "*axes"]:
     return jnp.where(silent, 0, jnp.sqrt(jnp.where(silent, 1, square)))
 
 
+@functools.partial(jax.jit, static_argnames=("hop_samples", "detector"))
 def pooled(
     audio: Float[Array, "clips time"],
     filters: Inexact[Array, "channels taps"],

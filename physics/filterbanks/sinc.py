@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -118,6 +120,7 @@ class SincNet(bank.Filterbank):
         return sincs(low, high, self.taps)
 
 
+@functools.partial(jax.jit, static_argnames="taps")
 def sincs(
     low: Float[Array, " channels"], high: Float[Array, " channels"], taps: int
 ) -> Float[Array, "channels taps"]:
