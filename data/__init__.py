@@ -8,6 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from data.audio_files import AudioFileError
+from data.convert import IterableError
+from data.foreign import Batches, Iterables
+from data.iterable_loader import IterableLoader
 from data.loader import Loader, LoaderError
 from data.source import AudioSource, ClipDataset, DataRootError, ItemDataset
 from data.speech_commands import SpeechCommands
@@ -22,10 +25,14 @@ __all__ = [
     "AudioFileError",
     "AudioSource",
     "BackgroundNoise",
+    "Batches",
     "BridgeReport",
     "ClipDataset",
     "DataRootError",
     "ItemDataset",
+    "IterableError",
+    "IterableLoader",
+    "Iterables",
     "Loader",
     "LoaderError",
     "Prefetch",

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from data.bridge import BridgeReport, to_jax
+from data.iterable_loader import IterableLoader
 from data.loader import Loader
 
 
@@ -22,7 +23,7 @@ class Prefetch:
                 saved = batches.position()    # batches fetched ahead do not count
     """
 
-    def __init__(self, loader: Loader, size: int = 2):
+    def __init__(self, loader: Loader | IterableLoader, size: int = 2):
         """Initializes the iterator; nothing is fetched yet.
 
         Args:
@@ -59,7 +60,9 @@ class Prefetch:
             except Exception as error:  # noqa: BLE001  # raised below, in its turn
                 self._failure = error
             else:
-                self._fetched.append((*to_jax(batch), self._loader.position()))
+                arrays, report = to_jax(batch)
+                report = report.with_earlier(getattr(self._loader, "copied", {}), arrays)
+                self._fetched.append((arrays, report, self._loader.position()))
         if not self._fetched:
             failure, self._failure = self._failure, None
             assert failure is not None

@@ -46,7 +46,8 @@ class AudioSource(abc.ABC):
 
     The config's `data.target` is called with `root`, `sample_rate_hz` and `data.kwargs`. A class of
     one's own need not inherit from this one, if it has `sample_rate_hz`, `num_samples`,
-    `class_names`, `dataset` and, if it augments, `transforms`.
+    `class_names`, `dataset` and, if it augments, `transforms`. Its `dataset` may return batches
+    made elsewhere, see `data.Batches`.
 
     Attributes:
         root: folder of the corpus.
@@ -116,6 +117,11 @@ class AudioSource(abc.ABC):
             on_bad_file=self.on_bad_file,
             cache_bytes=self.cache_bytes,
         )
+
+
+def holds_items(dataset: Any) -> bool:
+    """Tells a split of clips, an `ItemDataset`, from an iterable of batches, as in `Batches`."""
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
 
 
 class ClipDataset(Dataset):

@@ -13,6 +13,8 @@ import numpy as np
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
+from data.iterable_loader import IterableLoader
+from data.source import holds_items
 from hybrid.config import check_config, unknown_name_message
 
 PHYSICS_PROTOCOL = (
@@ -186,14 +188,42 @@ def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str)
 
 
 def batch_shapes(source: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a training batch, read off one item of the data."""
-    if not len(source.dataset("train")):
+    """Shapes and dtypes of a training batch, read off one item or batch of the data."""
+    dataset = source.dataset("train")
+    if not holds_items(dataset):
+        return _shapes_of_batches(source, dataset, batch_size)
+    if not len(dataset):
         raise BuildError("config.data must have training clips, got none: is the root right?")
-    item = {"ids": np.int32(0), "weights": np.float32(1), **source.dataset("train")[0]}
+    item = {"ids": np.int32(0), "weights": np.float32(1), **dataset[0]}
     return {
         name: jax.ShapeDtypeStruct((batch_size, *np.shape(value)), value.dtype)
         for name, value in item.items()
     }
+
+
+def _shapes_of_batches(
+    source: Any, dataset: Any, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    if hasattr(dataset, "__next__") and source.dataset("train") is dataset:
+        raise BuildError(
+            "config.data must give a new iterator each time it is asked for one, or the batch that "
+            f"is looked at here is lost; got the same {type(dataset).__name__} twice: return "
+            "data.Batches(FUNCTION) or a new one, or make one data.Batches of it and keep that"
+        )
+    try:
+        first = IterableLoader(dataset, batch_size=batch_size).first()
+    except ValueError as error:
+        raise BuildError(f"config.data: {error}") from error
+    shapes = {
+        name: jax.ShapeDtypeStruct(tuple(value.shape), value.numpy().dtype)
+        for name, value in first.items()
+    }
+    if "audio" in shapes and shapes["audio"].shape[1:2] != (source.num_samples,):
+        raise BuildError(
+            f"config.data must give audio [batch, num_samples={source.num_samples}, ...], got "
+            f"{shapes['audio'].shape}: set num_samples to the length of the clips"
+        )
+    return shapes
 
 
 def _check_shapes(experiment: Experiment, num_classes: int) -> None:
@@ -203,6 +233,11 @@ def _check_shapes(experiment: Experiment, num_classes: int) -> None:
     with _blame("physics", config, "init(key) failed"):
         params = jax.eval_shape(physics.init, key)
     if hasattr(task, "features"):
+        if "audio" not in shapes:
+            raise BuildError(
+                f"config.data must give `audio` for config.task ({config.task.target}), got "
+                f"{', '.join(shapes)}: rename what holds it, as data:Iterables does by `rename`"
+            )
         audio = shapes["audio"]
         with _blame("physics", config, f"apply failed on audio {audio.shape} {audio.dtype}"):
             features, _ = jax.eval_shape(task.features, params, shapes)

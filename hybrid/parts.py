@@ -4,7 +4,9 @@ from typing import Any
 
 import jax
 
+from data.iterable_loader import IterableLoader
 from data.loader import Loader
+from data.source import holds_items
 from hybrid.build import Experiment, batch_shapes
 from hybrid.optimizers import BranchOptimizer, build_optimizer
 from hybrid.state import HybridState, init_state
@@ -42,11 +44,18 @@ def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, B
     return state, (physics_optimizer, learner_optimizer)
 
 
-def training_loader(experiment: Experiment, position: dict[str, Any] | None = None) -> Loader:
+def training_loader(
+    experiment: Experiment, position: dict[str, Any] | None = None
+) -> Loader | IterableLoader:
     """The endless loader of the training split, from `position` on."""
     config = experiment.config
+    dataset = experiment.source.dataset("train")
+    if not holds_items(dataset):
+        return IterableLoader(
+            dataset, batch_size=config.batch_size, seed=config.seed, position=position
+        )
     return Loader(
-        experiment.source.dataset("train"),
+        dataset,
         batch_size=config.batch_size,
         seed=config.seed,
         num_workers=config.data.num_workers,
@@ -57,13 +66,10 @@ def training_loader(experiment: Experiment, position: dict[str, Any] | None = No
     )
 
 
-def evaluation_loader(experiment: Experiment, split: str) -> Loader:
+def evaluation_loader(experiment: Experiment, split: str) -> Loader | IterableLoader:
     """A loader that passes once, in order, over a split each time it is iterated."""
-    return Loader(
-        experiment.source.dataset(split),
-        batch_size=experiment.config.batch_size,
-        seed=experiment.config.seed,
-        num_workers=0,
-        shuffle=False,
-        repeat=False,
-    )
+    dataset = experiment.source.dataset(split)
+    options = {"batch_size": experiment.config.batch_size, "seed": experiment.config.seed}
+    if not holds_items(dataset):
+        return IterableLoader(dataset, repeat=False, **options)
+    return Loader(dataset, num_workers=0, shuffle=False, repeat=False, **options)
