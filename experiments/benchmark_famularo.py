@@ -42,15 +42,14 @@ def main(checkout: str, clips: int, seconds: float) -> None:
         input_type="audio",
         compression_method="power",
         update_lin=False,
+        use_class=True,
         encoder_type="strf",
         decoder_type="cnn",
         conv_feats=(10, 20, 40),
         pooling_stride=3,
     )
-    params = {
-        "sr": jnp.asarray(functions.initialize_sr(40, 0, method="log")),
-        "compression_params": functions.initialize_compression_params(),
-    }
+    # The ear's exponents and its pole are among the network's own parameters there.
+    params = {"sr": jnp.asarray(functions.initialize_sr(40, 0, method="log"))}
     audio = jnp.asarray(np.random.default_rng(0).standard_normal((clips, int(16000 * seconds))))
     variables = model.init(jax.random.key(0), audio, params)
     logits = jax.eval_shape(model.apply, variables, audio, params)
