@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -32,6 +33,22 @@ def conductance(x):
     # The denominator stays above 0.1, so value and gradient are finite (up to z = 1e12, where the
     # cube leaves float32's range; full scale is of the order of one).
     return cubed / (cubed + z * z + 0.1)
+
+
+@jax.custom_jvp
+def inverse(x):
+    """1 / x, and without a further division its derivative; any shape.
+
+    Divisions are what XLA will not compute twice: around each it compiles kernels of their own, on
+    which most of a design's compilation would go. Hence those that there are go together.
+    """
+    return 1 / x
+
+
+@inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    y = inverse(*primals)
+    return y, -(y * y) * tangents[0]
 
 
 def _conductance_at(x: float) -> float:
@@ -85,9 +102,11 @@ def design_car(
     at_dc = [d * d + 2 * (1 - d) * one_minus_cos for d in loss]
     below = [n + zero * sin * (1 - d) for n, d in zip(at_dc, loss, strict=True)]
 
+    over = inverse(jnp.stack(below))
+
     def rise(i: int):
         between = loss[i + 1] + loss[i] - loss[i + 1] * loss[i]
-        return -0.5 * undamping_range * zero * sin * between / (below[i + 1] * below[i])
+        return -0.5 * undamping_range * zero * sin * between * (over[i + 1] * over[i])
 
     first, second = rise(0), rise(1)
     fields = {
@@ -98,8 +117,8 @@ def design_car(
         "zero": zero,
         "gain_quadratic": 2 * (second - first),
         "gain_linear": 3 * first - second,
-        "gain_constant": at_dc[0] / below[0],
-        "gain_healthy": at_dc[2] / below[2],
+        "gain_constant": at_dc[0] * over[0],
+        "gain_healthy": at_dc[2] * over[2],
         "velocity_scale": car["velocity_scale"],
         "velocity_offset": car["velocity_offset"],
         "ac_rate": car["ac_corner_hz"] * (2 * math.pi / rate),
@@ -114,35 +133,37 @@ def design_ihc(ihc: dict[str, Any], structure: Structure) -> structures.IhcCoeff
     r_rest, r_loud = 1 / CONDUCTANCE_AT_REST, 1 / CONDUCTANCE_WHEN_LOUD
     if structure.ihc == "just_hwr":
         return structures.IhcCoefficients()
+    taus = {name: value for name, value in ihc.items() if name.startswith("tau")}
+    over = dict(zip(taus, inverse(jnp.stack(jnp.broadcast_arrays(*taus.values()))), strict=True))
     if structure.ihc == "one_cap":
-        r_in = ihc["tau_in_s"] / ihc["tau_out_s"] * r_loud
-        rest_current = 1 / (r_in + r_rest)
+        r_in = ihc["tau_in_s"] * over["tau_out_s"] * r_loud
         # Loud sound opens the channels half of the time, hence twice the resistance.
-        span = 1 / (2 * r_loud + r_in) - rest_current
+        rest_current, loud_current = inverse(jnp.stack([r_in + r_rest, r_in + 2 * r_loud]))
         fields = {
-            "out1_rate": r_loud / (ihc["tau_out_s"] * rate),
-            "in1_rate": 1 / (ihc["tau_in_s"] * rate),
+            "out1_rate": r_loud / rate * over["tau_out_s"],
+            "in1_rate": 1 / rate * over["tau_in_s"],
             "rest_cap1": 1 - rest_current * r_in,
         }
     else:
-        r1 = ihc["tau1_in_s"] / ihc["tau1_out_s"] * r_loud
-        rest_potential = r1 / (r1 + r_rest)
-        # The receptor potential is the conductance of the second stage.
-        g2_loud = r1 / (r_loud + r1)
-        r2 = ihc["tau2_in_s"] / (ihc["tau2_out_s"] * g2_loud)
-        rest_current = 1 / (r2 + 1 / rest_potential)
-        span = 1 / (2 / g2_loud + r2) - rest_current
+        # Of the receptor potential at rest, and of the conductance of the second stage, which is
+        # that potential, when it is loud.
+        fall = ihc["tau1_out_s"] * over["tau1_in_s"]
+        over_rest, over_loud = 1 + r_rest / r_loud * fall, 1 + fall
+        r2 = ihc["tau2_in_s"] * over["tau2_out_s"] * over_loud
+        rest_potential, rest_current, loud_current = inverse(
+            jnp.stack([over_rest, r2 + over_rest, r2 + 2 * over_loud])
+        )
         fields = {
-            "out1_rate": r_loud / (ihc["tau1_out_s"] * rate),
-            "in1_rate": 1 / (ihc["tau1_in_s"] * rate),
-            "out2_rate": 1 / (g2_loud * ihc["tau2_out_s"] * rate),
-            "in2_rate": 1 / (ihc["tau2_in_s"] * rate),
+            "out1_rate": r_loud / rate * over["tau1_out_s"],
+            "in1_rate": 1 / rate * over["tau1_in_s"],
+            "out2_rate": over_loud * over["tau2_out_s"] * (1 / rate),
+            "in2_rate": 1 / rate * over["tau2_in_s"],
             "rest_cap1": 1 - rest_potential,
             "rest_cap2": 1 - rest_current * r2,
         }
-    fields["lpf_rate"] = -jnp.expm1(-1 / (ihc["tau_lpf_s"] * rate))
-    fields["output_gain"] = 1 / span
-    fields["rest_output"] = rest_current / span
+    fields["lpf_rate"] = -jnp.expm1(-1 / rate * over["tau_lpf_s"])
+    fields["output_gain"] = inverse(loud_current - rest_current)
+    fields["rest_output"] = rest_current * fields["output_gain"]
     return structures.IhcCoefficients(**_widen(fields, structure))
 
 
