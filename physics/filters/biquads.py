@@ -33,7 +33,7 @@ def resonate(
     """A band-pass filter with a peak of 0 dB, second order; stable for any Q above 0.
 
     Bristow-Johnson's cookbook, "BPF (constant 0 dB peak gain)", in coefficients that are exact at
-    low frequencies too, where those of `sosfilt` round in float32; see `iir.recursion`.
+    both ends of the spectrum, where those of `sosfilt` round in float32; see `iir.recursion`.
 
     Args:
       audio: its last axes before time are those of the filters, or 1.
@@ -45,14 +45,17 @@ def resonate(
     Returns:
       The filtered audio, and the `past` of the next piece.
     """
-    angle = center_hz * (2 * np.pi / sample_rate_hz)
+    # From the nearer end of the spectrum: sines of small angles are exact.
+    fast = center_hz > sample_rate_hz / 4
+    near_hz = jnp.where(fast, sample_rate_hz / 2 - center_hz, center_hz)
+    angle = near_hz * (2 * np.pi / sample_rate_hz)
     alpha = jnp.sin(angle) / (2 * q)
     stiffness, damping = 4 * jnp.sin(angle / 2) ** 2 / (1 + alpha), 2 * alpha / (1 + alpha)
     inputs, outputs = (None, None) if past is None else past
     half = damping / 2
     taps = jnp.stack([half, jnp.zeros_like(half), -half], axis=-1)
     driven, inputs = convolve(audio, taps, inputs)
-    y, outputs = recursion(driven, jnp.stack([stiffness, damping], axis=-1), outputs)
+    y, outputs = recursion(driven, jnp.stack([stiffness, damping], axis=-1), fast, outputs)
     return y, (inputs, outputs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -71,11 +72,9 @@ class Filters(Physics):
           ValueError: audio of another shape or for other ears, or a piece that ends within a frame.
         """
         audio = ears.heard(inputs, self.n_ears, params, lengths)
-        ears.check_piece(audio.shape[-1], self.hop_samples, state)
+        ears.check_piece(audio, self.hop_samples, state)
         before = self.init_state(audio.shape[0]) if state is None else state
-        before = jax.tree.map(lambda memory: memory.astype(audio.dtype), before)
-        y, after = self.filtered(self.physical(params), audio, before)
-        return ears.told(jnp.swapaxes(self.features(y), 2, 3), self.hop_samples, lengths), after
+        return _run(self, params, audio, before, lengths)
 
     def features(
         self, y: Float[Array, "batch ears channels time"]
@@ -87,3 +86,11 @@ class Filters(Physics):
         """Outputs cut into frames, `[batch, ears, channels, frames, hop]`."""
         hop, n_frames = self.hop_samples, self.num_frames(y.shape[-1])
         return y[..., : n_frames * hop].reshape(*y.shape[:-1], n_frames, hop)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(module: Filters, params: Params, audio: Any, before: Any, lengths: Any) -> Any:
+    before = jax.tree.map(lambda memory: memory.astype(audio.dtype), before)
+    y, after = module.filtered(module.physical(params), audio, before)
+    features = jnp.swapaxes(module.features(y), 2, 3)
+    return ears.told(features, module.hop_samples, lengths), after

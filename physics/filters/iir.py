@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from physics.filters import fir
 
@@ -47,18 +47,23 @@ def all_pole(
     Raises:
       ValueError: `audio` lacks the channels of `a`.
     """
+    if a.shape[-1] == 0:
+        return audio, audio[..., :0]
+    if a.shape[-1] not in _SLOW:
+        return recursion(audio, a, jnp.zeros(a.shape[:-1], bool), past)
+    fast = a[..., 0] > 0
+    first = jnp.where(fast, -a[..., 0], a[..., 0])
     if a.shape[-1] == 1:
-        a = 1 + a
-    elif a.shape[-1] == 2:
-        # In this order the differences are exact where they are small.
-        damping = 1 - a[..., 1]
-        a = jnp.stack([(2 + a[..., 0]) - damping, damping], axis=-1)
-    return recursion(audio, a, past)
+        return recursion(audio, (1 + first)[..., None], fast, past)
+    # In this order the differences are exact where they are small.
+    damping = 1 - a[..., 1]
+    return recursion(audio, jnp.stack([(2 + first) - damping, damping], axis=-1), fast, past)
 
 
 def recursion(
     audio: Float[Array, "*channels time"],
     c: Float[Array, "*own order"],
+    fast: Bool[Array, "*own"],
     past: Float[Array, "*channels order"] | None = None,
 ) -> tuple[Float[Array, "*channels time"], Float[Array, "*channels order"]]:
     """`all_pole` by coefficients that keep their precision where poles are slow.
@@ -67,11 +72,12 @@ def recursion(
     far they are from that. So the second order takes c[0] = 1 + a[0] + a[1], the stiffness, and
     c[1] = 1 - a[1], the damping, and the first c[0] = 1 + a[0], the leak: both small and exact.
     Above that c = a. Compare the delta operator of Middleton & Goodwin (1986), IEEE Trans.
-    Automatic Control 31, 1015.
+    Automatic Control 31, 1015. Poles near z = -1 are brought there by turning every other sample.
 
     Args:
       audio: as for `all_pole`.
-      c: as above.
+      c: as above; where `fast`, those of the filter with -a[0] in place of a[0].
+      fast: filters whose poles are nearer to z = -1; none of order 3 or more.
       past: as for `all_pole`.
 
     Returns:
@@ -89,9 +95,9 @@ def recursion(
         )
     if past is None:
         past = jnp.zeros((*audio.shape[:-1], order), audio.dtype)
-    flat = (int(np.prod(lead)), int(np.prod(own)), -1)
+    flat = (int(np.prod(lead)), int(np.prod(own)), audio.shape[-1])
     x, before = audio.reshape(flat), past.reshape(*flat[:2], order)
-    y = _either_end(x, c.reshape(-1, order), before).reshape(audio.shape)
+    y = _either_end(x, c.reshape(-1, order), fast.reshape(-1), before).reshape(audio.shape)
     return y, jnp.concatenate([past[..., ::-1], y], axis=-1)[..., : -order - 1 : -1]
 
 
@@ -142,22 +148,15 @@ def sosfilt(
     return audio, tuple(afters)
 
 
-def _either_end(x, c, past):
-    """Runs what has its poles nearer to z = -1 on a signal of which every other sample is turned.
-
-    That brings them near to z = 1, where they keep their precision.
-    """
-    if c.shape[1] not in _SLOW:
-        return _recursion(x, c, past)
-    fast = jnp.sum(c, axis=1) > c.shape[1]
-    turned = c.at[:, 0].set(2 * c.shape[1] - c[:, 0] - 2 * jnp.sum(c[:, 1:], axis=1))
-    c = jnp.where(fast[:, None], turned, c)
-    odd = (np.arange(-c.shape[1], x.shape[-1]) % 2 == 1)[None]
-    sign = jnp.where(fast[:, None] & odd, -1, 1).astype(x.dtype)[None]
+@jax.jit
+def _either_end(x, c, fast, past):
     order = c.shape[1]
-    return (
-        _recursion(x * sign[..., order:], c, past * sign[..., order - 1 :: -1]) * sign[..., order:]
-    )
+    if order not in _SLOW:
+        return _recursion(x, c, past)
+    odd = np.arange(-order, x.shape[-1]) % 2 == 1
+    sign = jnp.where(fast[:, None] & odd[None], -1, 1).astype(x.dtype)[None]
+    before, now = sign[..., order - 1 :: -1], sign[..., order:]
+    return _recursion(x * now, c, past * before) * now
 
 
 @jax.custom_vjp
@@ -186,7 +185,7 @@ def _recursion(x, c, past):
 
     _, memories = lax.scan(step, jnp.stack(_basis(list(jnp.moveaxis(past, -1, 0))), -1), ends)
     y = forced + _einsum("jbcp,clp->bcjl", memories, from_memory)
-    return y.reshape(batch, channels, -1)[..., :time]
+    return y.reshape(batch, channels, blocks * _BLOCK)[..., :time]
 
 
 def _basis(delayed: list[Array]) -> list[Array]:

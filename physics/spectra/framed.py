@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
@@ -97,13 +99,18 @@ class Spectral(Physics):
           ValueError: audio of another shape or for other ears, or a piece that ends within a frame.
         """
         audio = ears.heard(inputs, self.n_ears, params, lengths)
-        window, hop, time = self.window_samples, self.hop_samples, audio.shape[-1]
-        ears.check_piece(time, hop, state)
+        ears.check_piece(audio, self.hop_samples, state)
         past = self.init_state(audio.shape[0]) if state is None else state
-        whole = jnp.concatenate([past.astype(audio.dtype), audio], axis=-1)
-        end = past.shape[-1] + self.num_frames(time) * hop
-        pieces = short_time.frames(whole[..., max(0, hop - window) : end], window, hop)
-        taps = short_time.window_taps(self.window, window)
-        spectrum = jnp.fft.rfft(short_time.weigh(pieces, taps), self.transform_samples)
-        features = self.features(self.physical(params), spectrum)
-        return ears.told(features, hop, lengths), whole[..., end - past.shape[-1] : end]
+        return _run(self, params, audio, past, lengths)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(module: Spectral, params: Params, audio: Any, past: Any, lengths: Any) -> Any:
+    window, hop = module.window_samples, module.hop_samples
+    whole = jnp.concatenate([past.astype(audio.dtype), audio], axis=-1)
+    end = past.shape[-1] + module.num_frames(audio.shape[-1]) * hop
+    pieces = short_time.frames(whole[..., max(0, hop - window) : end], window, hop)
+    taps = short_time.window_taps(module.window, window)
+    spectrum = jnp.fft.rfft(short_time.weigh(pieces, taps), module.transform_samples)
+    features = module.features(module.physical(params), spectrum)
+    return ears.told(features, hop, lengths), whole[..., end - past.shape[-1] : end]
