@@ -74,12 +74,12 @@ def check_audio(audio: Any, n_ears: int) -> None:
         )
 
 
-def check_piece(audio: Float[Array, "*axes time"], hop_samples: int, state: Any) -> None:
+def check_piece(n_samples: int, hop_samples: int, state: Any) -> None:
     """Raises ValueError for a later piece of a stream that does not end with a frame."""
-    if state is not None and audio.shape[-1] % hop_samples:
+    if state is not None and n_samples % hop_samples:
         raise ValueError(
             "Pieces of a framed stream must be multiples of hop_samples; got "
-            f"{audio.shape[-1]} samples with hop_samples={hop_samples}. Cut the stream there."
+            f"{n_samples} samples with hop_samples={hop_samples}. Cut the stream there."
         )
 
 

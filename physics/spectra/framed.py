@@ -99,7 +99,7 @@ class Spectral(Physics):
           ValueError: audio of another shape or for other ears, or a piece that ends within a frame.
         """
         audio = ears.heard(inputs, self.n_ears, params, lengths)
-        ears.check_piece(audio, self.hop_samples, state)
+        ears.check_piece(audio.shape[-1], self.hop_samples, state)
         past = self.init_state(audio.shape[0]) if state is None else state
         return _run(self, params, audio, past, lengths)
 
