@@ -27,13 +27,13 @@ class BridgeReport:
     copied_bytes: int
     reasons: Mapping[str, str]
 
-    def with_earlier(self, copied: Mapping[str, str], arrays: Mapping[str, jax.Array]) -> Any:
+    def with_earlier(
+        self, copied: Mapping[str, str], arrays: Mapping[str, jax.Array]
+    ) -> "BridgeReport":
         """Returns this report with copies that were made before the bridge, and why."""
-        more = {name: reason for name, reason in copied.items() if name not in self.reasons}
-        size = sum(arrays[name].nbytes for name in more)
-        return BridgeReport(
-            self.aliased_bytes - size, self.copied_bytes + size, {**more, **self.reasons}
-        )
+        size = sum(arrays[name].nbytes for name in copied if name not in self.reasons)
+        reasons = {**self.reasons, **copied}
+        return BridgeReport(self.aliased_bytes - size, self.copied_bytes + size, reasons)
 
 
 def to_jax(

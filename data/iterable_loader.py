@@ -68,7 +68,7 @@ class IterableLoader:
     def first(self) -> Batch:
         """Returns the first batch, without consuming it."""
         raw = self._batches.first(seed=self._seed, batch_size=self._batch_size)
-        return self._complete(raw)[0]
+        return self._complete(raw, 0)[0]
 
     def position(self) -> dict[str, Any]:
         """Returns where the next batch to be consumed stands, for JSON."""
@@ -101,7 +101,7 @@ class IterableLoader:
                     f"copied; one of the batch before {self._where()} was; give a new array each "
                     "time, such as array.copy()"
                 )
-            batch, copied = self._complete(raw)
+            batch, copied = self._complete(raw, self._batch)
             self._check(batch)
         except IterableError:
             self.close()
@@ -179,13 +179,13 @@ class IterableLoader:
                 raw = next(self._pass)
             except StopIteration:
                 raise self._changed(f"it ended after {skipped} batches") from None
-        if digest(self._complete(raw)[0]) != self._digest:
+        if digest(self._complete(raw, self._batch - 1)[0]) != self._digest:
             raise self._changed(f"batch {self._batch - 1} is another one")
 
-    def _complete(self, raw: Any) -> tuple[Batch, dict[str, str]]:
+    def _complete(self, raw: Any, index: int) -> tuple[Batch, dict[str, str]]:
         if isinstance(raw, Mapping):
             raw = self._batches.renamed(raw)
-        first_id = self._batch * self._batch_size
+        first_id = index * self._batch_size
         return complete(raw, self._batch_size, first_id=first_id, where=self._where())
 
     def _check(self, batch: Batch) -> None:

@@ -203,6 +203,7 @@ def test_a_small_batch_is_filled_up_with_rows_that_do_not_count():
 
 SOURCES = {
     "list": several,
+    "list without ids": lambda: [{"audio": batch["audio"]} for batch in several()],
     "function of a list": lambda: several,
     "generator function": lambda: alike,
     "generator function of the pass": lambda: generated,

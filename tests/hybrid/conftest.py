@@ -29,3 +29,21 @@ def toy_config(monkeypatch):
     config.physics_optimizer.start_step = 10
     config.physics_optimizer.every = 2
     return config
+
+
+@pytest.fixture
+def foreign_config(toy_config):
+    """The toy run, on a list of batches."""
+    toy_config.num_steps = 12
+    toy_config.eval_every_steps = 6
+    toy_config.checkpoint_every_steps = 2
+    toy_config.physics_optimizer.start_step = 0
+    toy_config.data.target = "data:Iterables"
+    toy_config.data.kwargs = {
+        "target": "foreign_parts:listed",
+        "rename": {"waveform": "audio", "label": "labels"},
+        "class_names": ("soft", "loud"),
+        "sample_rate_hz": 1000.0,
+        "num_samples": 160,
+    }
+    return toy_config

@@ -82,6 +82,20 @@ def test_a_killed_run_ends_with_the_same_bits(toy_config, tmp_path):
         np.testing.assert_array_equal(batches[0][name].numpy(), batches[1][name].numpy())
 
 
+def test_a_killed_run_on_a_list_ends_with_the_same_bits(foreign_config, tmp_path):
+    foreign_config.data.kwargs.kwargs = {"slow": True}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = launch(foreign_config, killed, tmp_path)
+    kill_after_checkpoint(process, killed, 2)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    hybrid.fit(foreign_config, killed)
+    hybrid.fit(foreign_config, whole)
+    one, two = hybrid.load(whole), hybrid.load(killed)
+    assert int(one.state.step) == 12
+    assert_same_state(one.state, two.state)
+    assert rows(whole) == rows(killed)
+
+
 def test_resuming_in_steps_equals_one_run(toy_config, tmp_path):
     # The schedule's length is part of the run, so it must not follow num_steps here.
     for branch in ("physics_optimizer", "learner_optimizer"):
