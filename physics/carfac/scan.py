@@ -21,6 +21,9 @@ from physics.carfac.structures import Coefficients, State, Structure
 
 # States that a gradient may keep before it trades a sixth more time for much less memory.
 _KEPT_BYTES = 2**28
+# Blocks over which a gradient may be summed one after the other: in float32 the sum of a hundred
+# seconds loses the third digit. Groups are summed first, then their sums.
+_SUMMED_BLOCKS = 2**13
 
 
 def run(
@@ -84,7 +87,7 @@ def _groups(n_blocks: int, state_bytes: int) -> tuple[int, ...]:
     A gradient keeps one state for each step of each level, and runs the model once more for each
     level: many blocks are grouped by the square root of their number.
     """
-    if n_blocks * state_bytes <= _KEPT_BYTES:
+    if n_blocks * state_bytes <= _KEPT_BYTES and n_blocks <= _SUMMED_BLOCKS:
         return (n_blocks,)
     inner = math.isqrt(n_blocks - 1) + 1
     outer = -(-n_blocks // inner)

@@ -62,6 +62,7 @@ def test_the_native_kernel_runs_in_each_mode(mode):
         assert 0 < error < 2e-4
 
 
+@pytest.mark.slow  # compiles hundreds of operations, one by one
 def test_without_jit_the_result_is_the_same():
     contestants = [benchmark_models.yardstick(0.0005), benchmark_models.uncompiled(0.0005)]
     assert benchmark.compare(contestants)["JAX without jit"] < 2e-4
@@ -122,7 +123,8 @@ def test_every_row_that_is_asked_for_is_there(tmp_path, monkeypatch):
     """All contestants stubbed: the run, its table, its JSON and its plot."""
 
     def stub(name, mode="forward", clips=1, seconds=0.05):
-        nap = (lambda: np.ones((3, 2))) if (mode, clips) == ("forward", 1) else None
+        comparable = (mode, clips) == ("forward", 1) and name != benchmark_google.CPP
+        nap = (lambda: np.ones((3, 2))) if comparable else None
         return Contestant(name, mode, clips, seconds, lambda: None, 0.1, nap)
 
     def ours(kernel, mode, clips, seconds, initial=None):

@@ -124,7 +124,8 @@ def build_wheel(folder, stand_in):
         [sys.executable, "-S", "-c", "from setuptools import build_meta as b; b.build_wheel('.')"],
         check=False,
         cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(seen)},
+        # Should it come as far as compiling, no more than that needs to be seen.
+        env=os.environ | {"PYTHONPATH": str(seen), "HYBRID_NATIVE_FLAGS": "-fsyntax-only"},
         capture_output=True,
         text=True,
     )
