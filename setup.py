@@ -13,6 +13,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import PlatformError
 
 _SOURCES = Path("physics/carfac/native")
 _FLAGS = [
@@ -41,11 +42,13 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """Compiles and links; a failure is reported by setuptools and is not fatal."""
         if sys.platform not in ("linux", "darwin"):
-            raise RuntimeError(f"the native kernel is for Linux and macOS, not {sys.platform}")
+            raise PlatformError(f"the native kernel is for Linux and macOS, not {sys.platform}")
         jaxlib = importlib.util.find_spec("jaxlib")
-        if jaxlib is None or not jaxlib.submodule_search_locations:
-            raise RuntimeError("the native kernel needs jaxlib's headers; install jaxlib first")
-        headers = Path(next(iter(jaxlib.submodule_search_locations))) / "include"
+        folders = jaxlib.submodule_search_locations if jaxlib is not None else None
+        headers = Path(next(iter(folders or ["."]))) / "include"
+        if not (headers / "xla" / "ffi" / "api" / "ffi.h").exists():
+            # Of the errors that an optional extension may end with, unlike RuntimeError.
+            raise PlatformError("the native kernel needs jaxlib's headers; install jaxlib first")
         flags = {"isa_baseline.cc": [], "ffi.cc": ["-isystem", str(headers)]}
         if sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64"):
             flags["isa_avx2.cc"] = _AVX2
