@@ -48,7 +48,10 @@ def as_tensor(name: str, value: Any) -> tuple[torch.Tensor, str | None]:
         raise _not_numbers(name, str(tensor.dtype).removeprefix("torch."))
     target = torch.float32 if tensor.dtype.is_floating_point else torch.int32
     converted = tensor.to(target)
-    if target == torch.int32 and not torch.equal(converted.to(torch.int64), tensor.long()):
+    wraps = tensor.dtype == torch.uint64 and bool((tensor.long() < 0).any())
+    if target == torch.int32 and (
+        wraps or not torch.equal(converted.to(torch.int64), tensor.long())
+    ):
         raise IterableError(
             f"batches hold int32; {name!r} holds a number out of its range; give smaller numbers, "
             "or float32"

@@ -61,6 +61,7 @@ class Batches:
         self._kwargs = dict(kwargs or {})
         self._offered = offered
         self._made: Any = None
+        self._made_for: tuple[int, int] | None = None
         self._kept: list[Any] = []
         if self._is_function:
             self._names, self._takes_any = _parameters(batches)
@@ -82,7 +83,7 @@ class Batches:
         if not self._is_function:
             kept, self._kept = self._kept, []
             return itertools.chain(kept, _rest(self._batches)) if kept else self._batches
-        if self._made is not None:
+        if self._made is not None and self._made_for == (seed, batch_size):
             return self._made
         offered = {"epoch": epoch, "seed": seed, "batch_size": batch_size} | self._offered
         taken = {k: v for k, v in offered.items() if self._takes_any or k in self._names}
@@ -93,7 +94,7 @@ class Batches:
                 f"{type(made).__name__}: let it return a list, or yield dicts of arrays"
             )
         if not (self._takes_any or "epoch" in self._names or hasattr(made, "__next__")):
-            self._made = made
+            self._made, self._made_for = made, (seed, batch_size)
         return made
 
     def first(self, *, seed: int, batch_size: int) -> Any:

@@ -187,11 +187,11 @@ def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str)
         )
 
 
-def batch_shapes(source: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(source: Any, batch_size: int, seed: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a training batch, read off one item or batch of the data."""
     dataset = source.dataset("train")
     if not holds_items(dataset):
-        return _shapes_of_batches(source, dataset, batch_size)
+        return _shapes_of_batches(source, dataset, batch_size, seed)
     if not len(dataset):
         raise BuildError("config.data must have training clips, got none: is the root right?")
     item = {"ids": np.int32(0), "weights": np.float32(1), **dataset[0]}
@@ -202,7 +202,7 @@ def batch_shapes(source: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct
 
 
 def _shapes_of_batches(
-    source: Any, dataset: Any, batch_size: int
+    source: Any, dataset: Any, batch_size: int, seed: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     if hasattr(dataset, "__next__") and source.dataset("train") is dataset:
         raise BuildError(
@@ -211,7 +211,7 @@ def _shapes_of_batches(
             "data.Batches(FUNCTION) or a new one, or make one data.Batches of it and keep that"
         )
     try:
-        first = IterableLoader(dataset, batch_size=batch_size).first()
+        first = IterableLoader(dataset, batch_size=batch_size, seed=seed).first()
     except ValueError as error:
         raise BuildError(f"config.data: {error}") from error
     shapes = {
@@ -228,7 +228,7 @@ def _shapes_of_batches(
 
 def _check_shapes(experiment: Experiment, num_classes: int) -> None:
     config, task, physics = experiment.config, experiment.task, experiment.physics
-    shapes = batch_shapes(experiment.source, config.batch_size)
+    shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
     key = jax.eval_shape(lambda: jax.random.key(0))
     with _blame("physics", config, "init(key) failed"):
         params = jax.eval_shape(physics.init, key)

@@ -15,7 +15,7 @@ from hybrid.state import HybridState, init_state
 def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, BranchOptimizer]]:
     """Returns the state at step 0 and the optimizers of the (physics, learner) branches."""
     config = experiment.config
-    shapes = batch_shapes(experiment.source, config.batch_size)
+    shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
     key = jax.random.key(config.seed)
     physics_shapes, learner_shapes, _ = jax.eval_shape(experiment.task.init, key, shapes)
     optimizers = []

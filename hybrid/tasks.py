@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from hybrid import metrics
 from learners.base import call_learner, init_learner
+from physics.audio import check_floating
 from physics.base import frame_mask
 from physics.bounds import map_specs, project
 
@@ -107,6 +108,7 @@ class Classification(Task):
         self, physics_params: Tree, batch: Batch
     ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
         """The features of a batch and which of their frames are valid."""
+        check_floating(batch["audio"])
         audio = batch["audio"].astype(jnp.result_type(float))
         features, _ = self.physics.apply(physics_params, audio, lengths=batch["lengths"])
         # Ears become channels: a network sees one feature axis, whatever the number of ears.

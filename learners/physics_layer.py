@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from physics import bounds
+from physics.audio import check_floating
 
 Tree = Any
 
@@ -71,6 +72,7 @@ class PhysicsLayer(nn.Module):
             name: self.variable(self.collection, name, leaf, name).value
             for name in self.physics.specs()
         }
+        check_floating(audio)
         audio = audio.astype(jnp.result_type(float))
         return self.physics.apply(params, audio, lengths=lengths)[0]
 

@@ -32,11 +32,6 @@ def heard(
     check_audio(audio, n_ears)
     leaves = jax.tree.leaves(params)
     audio = jnp.asarray(audio, leaves[0].dtype if leaves else None)
-    if not jnp.issubdtype(audio.dtype, jnp.floating):
-        raise ValueError(
-            f"Audio must be floating point, full scale 1.0; got {audio.dtype}. Divide 16-bit "
-            "integers by 32768."
-        )
     if lengths is not None:
         mask = sample_mask(audio.shape[1], lengths)
         audio = jnp.where(mask.reshape(mask.shape + (1,) * (audio.ndim - 2)), audio, 0)
@@ -54,8 +49,18 @@ def told(
     return features[:, :, 0] if features.shape[2] == 1 else features
 
 
+def check_floating(audio: Any) -> None:
+    """Raises ValueError for audio that is not in floating point, whose full scale is not 1.0."""
+    if not jnp.issubdtype(audio.dtype, jnp.floating):
+        raise ValueError(
+            f"Audio must be floating point, full scale 1.0; got {audio.dtype}. Divide 16-bit "
+            "integers by 32768."
+        )
+
+
 def check_audio(audio: Any, n_ears: int) -> None:
-    """Raises ValueError for audio of a shape that a module with so many ears cannot hear."""
+    """Raises ValueError for audio that a module with so many ears cannot hear."""
+    check_floating(audio)
     shape = tuple(audio.shape)
     if len(shape) not in (2, 3):
         raise ValueError(

@@ -22,6 +22,16 @@ class Stacked(Physics):
     def inner(self) -> Any:
         """The module whose params these are."""
 
+    @property
+    def causal(self) -> bool:  # type: ignore[override]
+        """Whether `inner` may be streamed."""
+        return self.inner.causal
+
+    @property
+    def not_causal_because(self) -> str:  # type: ignore[override]
+        """Why `inner` may not."""
+        return getattr(self.inner, "not_causal_because", "")
+
     def specs(self) -> Any:
         """Those of `inner`."""
         return self.inner.specs()

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from physics.audio import one_of
+from physics.base import dotted
 from physics.carfac import ear, framing
 from physics.carfac.structures import IHC_STYLES, OUTPUTS
 
@@ -56,28 +57,35 @@ def check_outputs(outputs: Any, ihc: str) -> None:
             )
 
 
-def check_state(state: Any, framed: bool, shape: tuple[int, ...]) -> None:
-    """Raises ValueError for a state of another kind of model, or of other clips, ears or channels.
+def check_state(state: Any, wanted: Any) -> None:
+    """Raises ValueError for a state of another model, or of other clips, ears or channels.
 
     Args:
       state: as the caller gave it; None is always right.
-      framed: is it for frames (`hop_s`), and not for full rate?
-      shape: `[batch, ears, channels]` that it must have.
+      wanted: what `init_state` gives for these clips; of its leaves only the shapes count.
     """
     if state is None:
         return
+    framed = hasattr(wanted, "cochlea")
     if hasattr(state, "cochlea") != framed:
-        wanted = "frames (`apply`, with hop_s)" if framed else "full rate (`run`, or no hop_s)"
+        kind = "frames (`apply`, with hop_s)" if framed else "full rate (`run`, or no hop_s)"
         raise ValueError(
-            f"state must be one that {wanted} returned; got {type(state).__name__}. Pass on what "
+            f"state must be one that {kind} returned; got {type(state).__name__}. Pass on what "
             "the same method of the same model returned, or None to start afresh."
         )
-    got = tuple((state.cochlea if framed else state).z1.shape)
-    if got != shape:
-        raise ValueError(
-            f"state must be that of the same clips, ears and channels as the audio, {shape}; got "
-            f"{got}. Pass on what the piece before returned, or init_state({shape[0]})."
-        )
+    got, expected = ({name: leaf.shape for name, leaf in _leaves(s)} for s in (state, wanted))
+    for name in sorted({*got, *expected}):
+        if got.get(name) != expected.get(name):
+            batch = (wanted.cochlea if framed else wanted).z1.shape[0]
+            raise ValueError(
+                "state must be that of the same model, clips, ears and channels; its "
+                f"{name} has the shape {got.get(name)} and not {expected.get(name)}. Pass on what "
+                f"the piece before returned, or init_state({batch})."
+            )
+
+
+def _leaves(state: Any) -> list[tuple[str, Any]]:
+    return [(dotted(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
 
 
 def check_finite(audio: Any, lengths: Any = None) -> None:

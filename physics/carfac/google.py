@@ -311,6 +311,12 @@ def _stack(group: str, by_ear: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _make(cls: Any, translated: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
+    if twice := sorted(set(translated) & set(fields)):
+        raise ValueError(
+            "Fields of Carfac may be given beside google/carfac's settings where it has no name "
+            f"for them; got {', '.join(twice)}, which the settings decide. Give these by "
+            "google/carfac's names: {'car_params': {'ohc_health': 0.5}}, say."
+        )
     try:
         return cls(**translated, **fields)
     except ValueError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -217,7 +219,10 @@ class Carfac(Physics):
             outputs = OUTPUTS if self.ihc == "two_cap_with_syn" else OUTPUTS[:-1]
         checks.check_outputs(outputs, self.ihc)
         check_audio(audio, self.n_ears)
-        checks.check_state(state, False, self._state_shape(audio))
+        if state is not None:
+            checks.check_state(
+                state, _state_shapes(dataclasses.replace(self, hop_s=None), len(audio))
+            )
         coefficients, audio, before, past_audio = self._begin(params, audio, state, lengths)
         structure, names, fresh = self.structure, tuple(outputs), state is None
         given, after = kernels.run(
@@ -230,9 +235,6 @@ class Carfac(Physics):
                 for name, value in given.items()
             }
         return CarfacOutputs(**given), dataclasses.replace(after, past_audio=past_audio)
-
-    def _state_shape(self, audio: Any) -> tuple[int, int, int]:
-        return audio.shape[0], self.n_ears, self.structure.n_channels
 
     def _begin(self, params: Any, audio: Any, state: State | None, lengths: Any):
         """Coefficients, audio `[batch, time, ears]` as the cochlea hears it, state before.
@@ -279,7 +281,7 @@ class Carfac(Physics):
         else:
             check_audio(inputs, self.n_ears)
             if state is not None:
-                checks.check_state(state, True, self._state_shape(inputs))
+                checks.check_state(state, _state_shapes(self, len(inputs)))
             check_piece(inputs.shape[1], self.hop_samples, state)
             features, state = self._frames(params, inputs, state, lengths)
         return (features[:, :, 0] if self.n_ears == 1 else features), state
@@ -299,3 +301,9 @@ class Carfac(Physics):
             mask = frame_mask(framed.shape[1], hop, lengths)
             framed = jnp.where(mask[:, :, None, None], framed, 0)
         return framed, FramedState(dataclasses.replace(after, past_audio=past_audio), past)
+
+
+@functools.lru_cache(maxsize=64)
+def _state_shapes(model: Carfac, batch: int) -> Any:
+    """The state of so many clips, as shapes; computes nothing."""
+    return jax.eval_shape(lambda: model.init_state(batch))

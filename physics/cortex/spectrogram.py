@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -62,10 +63,12 @@ class AuditorySpectrogram(Physics):
     q_erb: float | int = 7.54
     memory_s: float | int = 0.128
     full_scale_db_spl: float | int = 100.0
-    exponent: float | int | tuple[float, ...] = 1.0
+    exponent: float | int | Sequence[float] = 1.0
     time_constant_s: float = 0.008
 
     def __post_init__(self):
+        if isinstance(self.exponent, Sequence):
+            object.__setattr__(self, "exponent", tuple(self.exponent))
         ears.check_positive(self, "sample_rate_hz", "n_channels", "n_ears", "hop_s", "memory_s")
         ears.check_positive(self, "lowest_hz", "channels_per_octave", "q_erb")
         room = self._room()

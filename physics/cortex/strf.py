@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +54,14 @@ class Strf(Stage):
       memory_s: how far an STRF looks back; the slowest rate is one cycle of that.
     """
 
-    rates_hz: tuple[float | int, ...] = RATES_HZ
-    scales_cyc_per_oct: tuple[float | int, ...] = SCALES_CYC_PER_OCT
+    rates_hz: Sequence[float | int] = RATES_HZ
+    scales_cyc_per_oct: Sequence[float | int] = SCALES_CYC_PER_OCT
     channels_per_octave: float | int = 24.0
     memory_s: float | int = 1.0
+
+    def __post_init__(self):
+        for name in ("rates_hz", "scales_cyc_per_oct"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def n_strfs(self) -> int:

@@ -119,7 +119,7 @@ class Sai(Stacked):
         batch = batch_shape if isinstance(batch_shape, int) else int(np.prod(batch_shape))
         ears = () if self.n_ears == 1 else (self.n_ears,)
         nap, _ = jax.eval_shape(
-            lambda: self.cochlea.apply(self.init(), jnp.zeros((batch, 1, *ears)))
+            lambda: self.cochlea.apply(self.init(jax.random.key(0)), jnp.zeros((batch, 1, *ears)))
         )
         memory = initial_memory(self.layout, batch, self.n_ears, nap.shape[-1], nap.dtype)
         return SaiState(self.cochlea.init_state(batch), memory)

@@ -376,3 +376,18 @@ def test_what_is_no_iterable(batches, message):
         IterableLoader(batches, batch_size=ROWS).first()
     with pytest.raises(IterableError, match="at least one"):
         IterableLoader([], batch_size=ROWS).first()
+
+
+def test_a_list_is_made_anew_for_another_seed():
+    made = Batches(lambda seed: [{"audio": np.full((ROWS, SAMPLES), seed, np.float32)}])
+    for seed in (0, 7, 0):
+        batch = IterableLoader(made, batch_size=ROWS, seed=seed).first()
+        assert float(batch["audio"][0, 0]) == seed
+
+
+def test_an_unsigned_number_beyond_32_bits_is_refused():
+    huge = np.full(ROWS, 2**64 - 1, np.uint64)
+    with pytest.raises(IterableError, match="out of its range"):
+        IterableLoader(
+            [{"audio": np.zeros((ROWS, 8), np.float32), "labels": huge}], batch_size=ROWS
+        ).first()

@@ -7,12 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from physics.audio import check_audio
 from physics.carfac import Carfac, reference
 from physics.carfac.checks import check_state
 
 MODEL = Carfac(sample_rate_hz=8000, agc_decimations=(8, 3))
 TWO = dataclasses.replace(MODEL, n_ears=2)
 FRAMED = dataclasses.replace(MODEL, hop_s=0.01)
+SHORT = dataclasses.replace(FRAMED, window_s=0.01)
+THREE_STAGES = dataclasses.replace(MODEL, agc_decimations=(8, 3, 2))
+
+
+def with_ear(phase):
+    return dataclasses.replace(MODEL, ear_filter=phase)
 
 
 def spoiled(value, place, shape=(3, 80)):
@@ -113,16 +120,21 @@ def test_values_are_looked_at_only_where_they_are_known(quick_jit):
 
 
 @pytest.mark.parametrize(
-    ("state", "framed", "rule", "value", "way_out"),
+    ("state", "model", "rule", "value", "way_out"),
     [
-        (FRAMED, False, "full rate (`run`", "got FramedState", "None to start afresh"),
-        (MODEL, True, "frames (`apply`", "got State", "None to start afresh"),
-        (TWO, False, "same clips, ears and channels", "got (3, 2, 53)", "init_state(3)"),
+        (FRAMED, MODEL, "full rate (`run`", "got FramedState", "None to start afresh"),
+        (MODEL, FRAMED, "frames (`apply`", "got State", "None to start afresh"),
+        (TWO, MODEL, "same model, clips, ears and channels", "(3, 2, 53)", "init_state(3)"),
+        (with_ear("linear"), with_ear("minimum"), "same model", "past_audio", "init_state(3)"),
+        (with_ear("linear"), MODEL, "same model", "past_audio", "init_state(3)"),
+        (MODEL, with_ear("linear"), "same model", "past_audio has the shape None", "(3)"),
+        (SHORT, FRAMED, "same model", "past has the shape", "init_state(3)"),
+        (THREE_STAGES, MODEL, "same model", "agc_memory", "init_state(3)"),
     ],
 )
-def test_a_state_of_another_model(state, framed, rule, value, way_out):
+def test_a_state_of_another_model(state, model, rule, value, way_out):
     with pytest.raises(ValueError, match="state must be") as error:
-        check_state(state.init_state(3), framed, (3, 1, 53))
+        check_state(state.init_state(3), model.init_state(3))
     for part in (rule, value, way_out):
         assert part in str(error.value)
 
@@ -131,7 +143,7 @@ def test_a_state_of_other_clips():
     with pytest.raises(ValueError, match=r"frames .*got State"):
         FRAMED.apply(FRAMED.init(), jnp.zeros((3, 80)), MODEL.init_state(3))
     for model in (MODEL, FRAMED):
-        with pytest.raises(ValueError, match=r"\(3, 1, 53\); got \(2, 1, 53\).*init_state\(3\)"):
+        with pytest.raises(ValueError, match=r"shape \(2, .*\) and not \(3, .*init_state\(3\)"):
             model.apply(model.init(), jnp.zeros((3, 80)), model.init_state(2))
 
 
@@ -151,3 +163,20 @@ def test_the_yardstick_refuses_the_same(options, audio, parts):
         reference.run(reference.design(**options), audio)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_audio_of_integers():
+    rule = r"full scale 1\.0; got int16\. Divide 16-bit"
+    audio = np.ones((1, 80), np.int16)
+    with pytest.raises(ValueError, match=rule):
+        FRAMED.apply(FRAMED.init(), audio)
+    with pytest.raises(ValueError, match=rule):
+        check_audio(audio, n_ears=1)
+
+
+def test_state_of_another_ear_filter():
+    linear, minimum = with_ear("linear"), with_ear("minimum")
+    audio = jnp.zeros((1, 80))
+    _, state = linear.run(linear.init(), audio)
+    with pytest.raises(ValueError, match="past_audio has the shape"):
+        minimum.run(minimum.init(), audio, state)

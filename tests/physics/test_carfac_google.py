@@ -267,3 +267,8 @@ def test_channels_that_follow_from_the_map():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Carfac.from_google(settings)
+
+
+def test_fields_that_the_settings_decide():
+    with pytest.raises(ValueError, match="got initial, n_ears, which the settings decide"):
+        Carfac.from_google({"fs": 16000}, initial={"car.ohc_health": 0.5}, n_ears=2)

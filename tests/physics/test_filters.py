@@ -149,10 +149,9 @@ def test_recursive_gradients_are_those_of_a_plain_loop(order, time, x64, quick_j
         agree(own, theirs, 1e-9)
 
 
-@pytest.mark.parametrize("order", [2, 3])
-def test_recursive_gradients_are_central_differences(order, x64):
-    a = stable(order, np.random.default_rng(0))[1:]
-    args = tuple(jnp.asarray(RNG.standard_normal(shape)) for shape in ((2, 40), (2, order)))
+def test_recursive_gradients_are_central_differences(x64):
+    a = stable(3, np.random.default_rng(0))[1:]
+    args = tuple(jnp.asarray(RNG.standard_normal(shape)) for shape in ((2, 40), (2, 3)))
     run = jax.jit(lambda x, past, a: filters.all_pole(x, a, past))
     check_grads(run, (*args, jnp.asarray(a)), 1, modes=["rev"], rtol=1e-5, atol=1e-5)
 
@@ -250,6 +249,8 @@ def test_envelopes_and_frequencies_have_finite_gradients_in_silence(quick_jit):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="channels of the filter"):
         filters.all_pole(jnp.zeros((2, 9)), jnp.zeros((3, 2)))
+    with pytest.raises(ValueError, match="channels of the filter"):
+        filters.sosfilt(jnp.zeros((3, 1, 6)), jnp.zeros((2, 9)))
     with pytest.raises(ValueError, match="method must be one of"):
         filters.convolve(jnp.zeros(9), jnp.ones(3), method="slow")
 

@@ -282,3 +282,17 @@ def test_bad_audio():
         SAI.apply(SAI.init(), jnp.zeros((1, 250)), SAI.init_state(1))
     with pytest.raises(ValueError, match=r"must be \[batch, time\]"):
         SAI.apply(SAI.init(), jnp.zeros(250))
+
+
+def test_streams_only_what_its_cochlea_streams():
+    blind = Sai(
+        cochlea={
+            "target": "physics.filterbanks:Leaf",
+            "sample_rate_hz": 8000,
+            "hop_s": 1 / 8000,
+            "centred": True,
+        }
+    )
+    assert not blind.causal
+    assert blind.not_causal_because
+    assert Sai(cochlea={"sample_rate_hz": 8000}).causal
