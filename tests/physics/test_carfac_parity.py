@@ -1,6 +1,9 @@
 """Holds the JAX model to google/carfac's outputs and to the NumPy yardstick, option by option.
 
-Errors are relative to the largest value of an output; for one that is (nearly) silent, to FLOORS.
+Errors are relative to the largest value of an output, or to FLOORS where it is (nearly) silent; the
+activity of just_hwr, motion that is clipped at 2, to the largest motion. A dense, loud or open-loop
+model magnifies the rounding of what it is given (motion then reaches 1e7): ten times what rounding
+audio and params moves the yardstick by is allowed on top. Elsewhere that is next to nothing.
 What hypothesis draws is fixed in a default run; PARITY_EXAMPLES=150 draws so many anew.
 """
 
@@ -29,6 +32,53 @@ CASES = [
     "two_cap_noise_22k",
     "two_cap_speech_16k",
 ]
+MODELS = {
+    "two_cap": Carfac(sample_rate_hz=22050),
+    "one_cap_delay": Carfac(
+        sample_rate_hz=8000, ihc="one_cap", use_delay_buffer=True, agc_decimations=(5, 3)
+    ),
+    "just_hwr_linear_open": Carfac(
+        sample_rate_hz=16000,
+        ihc="just_hwr",
+        linear_car=True,
+        open_loop=True,
+        full_scale_db_spl=120,
+        settled=True,
+        initial={"car.ohc_health": 0.7},
+    ),
+    "two_ears_synapse": Carfac(
+        sample_rate_hz=48000,
+        n_ears=2,
+        ihc="two_cap_with_syn",
+        initial={
+            "car.ohc_health": [[1.0], [0.4]],
+            "car.first_pole_theta": [2.6, 2.5],
+            "car.erb_q": [9.3, 9.2],
+            "car.min_zeta": [0.1, 0.15],
+            "ihc.tau2_in_s": [0.01, 0.02],
+            "synapse.sat_rate_hz": [200.0, 180.0],
+            "agc.time_constants_s": [[0.002, 0.01, 0.03, 0.1], [0.003, 0.01, 0.04, 0.2]],
+            "agc.stage_gain": [2.0, 1.5],
+            "synapse.n_fibers": [[[500.0, 350.0, 250.0]], [[500.0, 100.0, 20.0]]],
+            "agc.mix_coeff": 0.9,
+        },
+    ),
+    "every_sample_dense": Carfac(
+        sample_rate_hz=11025, agc_decimations=(1,), initial={"car.erb_per_step": 0.25}
+    ),
+    "three_ears_five_taps": Carfac(
+        sample_rate_hz=22050,
+        n_ears=3,
+        agc_decimations=(8, 2, 4),
+        initial={"agc.agc1_scales": [2.0, 3.0, 8.0], "agc.agc2_scales": [2.5, 4.0, 9.0]},
+    ),
+    "no_gain_control": Carfac(
+        sample_rate_hz=96000,
+        agc_decimations=(),
+        use_delay_buffer=True,
+        initial={"car.ohc_health": 0.5},
+    ),
+}
 KERNELS = [
     "xla",
     pytest.param(
@@ -48,17 +98,20 @@ RATES_HZ = (8000.0, 11025.0, 16000.0, 22050.0, 32000.0, 44100.0, 48000.0, 96000.
 SOUNDS = ("noise", "tone", "click", "silence", "dc", "square", "denormal")
 EXAMPLES = os.environ.get("PARITY_EXAMPLES")
 DRAWN = hypothesis.settings(
-    max_examples=int(EXAMPLES or 4),
+    max_examples=int(EXAMPLES or 3),
     deadline=None,
     derandomize=EXAMPLES is None,
     phases=[hypothesis.Phase.generate],  # to shrink is to compile anew, hundreds of times
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
 )
 
 
-def error(name, given, expected):
-    """Largest error of an output relative to its largest value, or to its floor."""
-    largest = max(np.abs(expected).max(), FLOORS.get(name, 1e-12))
+def error(name, given, expected, largest=0.0):
+    """Largest error of an output relative to its largest value, `largest`, or its floor."""
+    largest = max(np.abs(expected).max(), largest, FLOORS.get(name, 1e-12))
     return float(np.abs(np.asarray(given, np.float64) - expected).max() / largest)
 
 
@@ -186,11 +239,30 @@ def draw_clips(draw, ears):
     return np.stack(batch).astype(np.float32)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, "float64") for name in MODELS),
+        *((name, "float32") for name in ("two_cap", "two_ears_synapse", "no_gain_control")),
+    ],
+)
+def test_equals_the_yardstick(yardstick, quick_jit, name, dtype):
+    model = dataclasses.replace(MODELS[name], kernel="xla")
+    audio = 0.1 * np.random.default_rng(3).standard_normal((1, 150, model.n_ears))
+    check(yardstick, quick_jit, model, audio.astype(dtype), dtype)
+
+
+def test_equals_the_yardstick_without_jit(yardstick):
+    model = Carfac(8000, ihc="just_hwr", agc_decimations=(8,), min_pole_hz=500, kernel="xla")
+    audio = 0.1 * np.random.default_rng(0).standard_normal((1, 20, 1))
+    check(yardstick, lambda function: function, model, audio.astype("float32"), "float32")
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @DRAWN
 @hypothesis.given(data=st.data())
-def test_equals_the_yardstick(yardstick, quick_jit, data, dtype, kernel):
+def test_equals_the_yardstick_whatever_is_drawn(yardstick, quick_jit, data, dtype, kernel):
     model = dataclasses.replace(draw_model(data.draw), kernel=kernel)
     check(yardstick, quick_jit, model, draw_clips(data.draw, model.n_ears), dtype)
 
@@ -201,13 +273,27 @@ def check(yardstick, quick_jit, model, audio, dtype):
         params = model.init()
         run = quick_jit(lambda params, audio: model.run(params, audio, outputs=names)[0])
         given = run(params, jnp.asarray(audio, dtype))
-        expected = [yardstick(model, params, clip) for clip in audio]
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+        expected = [yardstick(model, wide, clip) for clip in audio]
+        nudged = [yardstick(model, *nudge((wide, clip), dtype)) for clip in audio]
     for name in names:
         found = np.asarray(getattr(given, name))
         assert found.dtype == dtype
-        worst = max(
-            error(name, *pair)
-            for pair in zip(found, (getattr(e, name) for e in expected), strict=True)
-        )
-        hypothesis.target(worst, label=name)
-        assert worst < TOLERANCES[dtype], (name, worst)
+        for clip, outputs, others in zip(found, expected, nudged, strict=True):
+            exact = getattr(outputs, name)
+            clipped = model.ihc == "just_hwr" and name == "nap"
+            largest = np.abs(outputs.bm).max() if clipped else 0.0
+            allowed = 10 * error(name, getattr(others, name), exact, largest)
+            worst = error(name, clip, exact, largest)
+            assert worst < TOLERANCES[dtype] + allowed, (name, worst, allowed)
+
+
+def nudge(tree, dtype):
+    """The same numbers as they might have been rounded."""
+    rng = np.random.default_rng(0)
+
+    def move(a):
+        return np.asarray(a, np.float64) * (1 + np.finfo(dtype).eps * rng.uniform(-1, 1, a.shape))
+
+    return jax.tree.map(move, tree)

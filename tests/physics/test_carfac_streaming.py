@@ -37,7 +37,10 @@ DRAWN = hypothesis.settings(
     deadline=None,
     derandomize=EXAMPLES is None,
     phases=[hypothesis.Phase.generate],
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
 )
 
 
