@@ -5,10 +5,12 @@ import io
 import json
 import os
 import pathlib
+import pkgutil
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -79,8 +81,10 @@ def test_every_parameter_of_every_config_is_described(path):
     description = describe.describe_config(config)  # without the data, which may not be here
     rows = {row["name"]: row for row in description["parameters"]}
     rate = config.data.kwargs.sample_rate_hz
-    model = Carfac(sample_rate_hz=rate, **config.physics.kwargs.to_dict())
-    specs, values = leaves(model.specs()), leaves(model.physical(model.init()))
+    target = pkgutil.resolve_name(config.physics.target)
+    model = target(sample_rate_hz=rate, **config.physics.kwargs.to_dict())
+    params = model.init(jax.random.key(0))
+    specs, values = leaves(model.specs()), leaves(model.physical(params))
     assert rows.keys() == specs.keys()
     for name, spec in specs.items():
         row, value = rows[name], values[name]
@@ -96,8 +100,12 @@ def test_every_parameter_of_every_config_is_described(path):
         assert row["decided_by"] is None
     assert json.loads(json.dumps(description)) == description
     physics = description["physics"]
-    assert physics["features_of_1_s"] == [1, 100, model.structure.n_channels]
-    assert (physics["sample_rate_hz"], physics["hop_samples"]) == (rate, rate // 100)
+    audio = jnp.zeros((1, rate))
+    features = jax.eval_shape(lambda params: model.apply(params, audio)[0], params)
+    assert physics["features_of_1_s"] == list(features.shape)
+    assert (physics["sample_rate_hz"], physics["hop_samples"]) == (rate, model.hop_samples)
+    if target is not Carfac:
+        return
     assert physics["channels"] == model.structure.n_channels
     low, high = physics["frequency_range_hz"]
     assert 30 < low < 40
@@ -229,7 +237,7 @@ def test_command():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=tonse"], "one of keywords, tones"),
+        (["--config=tonse"], "one of keywords, strf_cnn, tones"),
         ([], "one of --config and --workdir, got neither"),
     ],
 )

@@ -58,7 +58,7 @@ def test_an_unknown_field_is_named_with_its_neighbours(tmp_path):
     for argument, message in (
         ("--config.physics_optimizer.learnin_rate=1", "did you mean learning_rate"),
         ("--config.physics.kwargs.bands=4", "--physics_kwargs='{\"bands\": ...}'"),
-        ("--config=tonse", "one of keywords, tones"),
+        ("--config=tonse", "one of keywords, strf_cnn, tones"),
     ):
         base = [] if argument.startswith("--config=") else ["--config=tones"]
         result = command("train", *base, argument, f"--workdir={tmp_path}")
