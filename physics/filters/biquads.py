@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from physics import audio as ears
@@ -117,27 +118,29 @@ class Biquads(Filters):
         )
 
     def init_filters(self, batch: int) -> Any:
-        """Inputs and outputs before the clip, all 0, for each section in turn."""
-        own = (self.n_filters,) if self.arrangement == "bank" else ()
-        count = 1 if own else self.n_filters
-        inputs = jnp.zeros((batch, self.n_ears, *(1 for _ in own), 2))
-        return tuple((inputs, jnp.zeros((batch, self.n_ears, *own, 2))) for _ in range(count))
+        """Inputs and outputs before the clip, all 0; of a cascade for each section."""
+        lead = (batch, self.n_ears)
+        if self.arrangement == "bank":
+            return jnp.zeros((*lead, 1, 2)), jnp.zeros((*lead, self.n_filters, 2))
+        rest = jnp.zeros((self.n_filters, *lead, 2))
+        return rest, rest
 
     def filtered(self, physical: Params, audio: Any, state: Any) -> tuple[Any, Any]:
         """Outputs of the bank, or the equalised audio."""
         center_hz, q = physical["center_hz"], physical["q"]
         gain = jnp.exp(physical["gain_db"] * (np.log(10) / 20))
         if self.arrangement == "bank":
-            y, after = resonate(audio[:, :, None], center_hz, q, self.sample_rate_hz, state[0])
-            return y * gain[None, None, :, None], (after,)
-        afters = []
-        for i, before in enumerate(state):
+            y, after = resonate(audio[:, :, None], center_hz, q, self.sample_rate_hz, state)
+            return y * gain[None, None, :, None], after
+
+        def section(audio, settings):
             # The cookbook's "peakingEQ": all of the sound, and more or less of a band of it.
-            sharp = q[i] * gain[i] ** 0.5
-            band, after = resonate(audio, center_hz[i], sharp, self.sample_rate_hz, before)
-            audio = audio + (gain[i] - 1) * band
-            afters.append(after)
-        return audio[:, :, None], tuple(afters)
+            center_hz, q, gain, before = settings
+            band, after = resonate(audio, center_hz, q * gain**0.5, self.sample_rate_hz, before)
+            return audio + (gain - 1) * band, after
+
+        audio, after = lax.scan(section, audio, (center_hz, q, gain, state))
+        return audio[:, :, None], after
 
     def channel_frequencies_hz(self, params: Params) -> Float[Array, " filters"] | None:
         """Centre frequencies of a bank; a cascade has one channel of all frequencies."""
