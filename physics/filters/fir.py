@@ -92,7 +92,8 @@ _direct.defvjp(_direct_forward, _direct_backward)
 
 
 def _unbroadcast(x: Array, like: Array) -> Array:
-    """Sums over the axes along which `like` was repeated."""
+    """Sums over the axes along which `like` was repeated, and over those that it lacks."""
+    x = jnp.sum(x, axis=tuple(range(x.ndim - like.ndim)))
     axes = tuple(i for i, n in enumerate(like.shape) if n == 1 and x.shape[i] != 1)
     return jnp.sum(x, axis=axes, keepdims=True)
 

@@ -261,3 +261,20 @@ def test_nothing_is_filtered_too(clips, order):
     args = jnp.zeros((clips, 9)), jnp.zeros(order)
     y, past = jax.eval_shape(filters.all_pole, *args)
     assert (y.shape, past.shape) == ((clips, 9), (clips, order))
+
+
+@pytest.mark.parametrize(("audio_axes", "taps_axes"), [((), (3,)), ((3,), ()), ((2, 1), (1, 3))])
+def test_short_and_long_filters_have_the_same_gradients(audio_axes, taps_axes, x64):
+    rng = np.random.default_rng(0)
+    audio, taps = (
+        jnp.asarray(rng.standard_normal((*s, n))) for s, n in ((audio_axes, 10), (taps_axes, 3))
+    )
+    with jax.numpy_rank_promotion("allow"):
+        gradients = {
+            method: jax.grad(
+                lambda a, t, m=method: jnp.sum(filters.convolve(a, t, method=m)[0] ** 2), (0, 1)
+            )(audio, taps)
+            for method in ("direct", "fft")
+        }
+    for direct, fft in zip(gradients["direct"], gradients["fft"], strict=True):
+        np.testing.assert_allclose(direct, fft, rtol=1e-9, atol=1e-9)
