@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hybrid.build import BuildError, resolve
 from hybrid.config import unknown_name_message
 from hybrid.losses.base import Loss, Signals, mean_of_rows
+from hybrid.targets import BuildError, check_callable, resolve
 
 _FIELDS = ("target", "weight", "kwargs")
 # 6! = 720 orders are still a small table.
@@ -175,8 +175,7 @@ def _built(entry: Any, sample_rate_hz: float | int, field: str) -> Any:
         if name not in _FIELDS:
             raise BuildError(unknown_name_message(f"{field}.{name}", name, list(_FIELDS)))
     target = resolve(entry["target"], f"{field}.target")
-    if not callable(target):
-        raise BuildError(f"{field}.target must be a class or function, got {target!r}")
+    check_callable(target, ("__call__",), "loss", f"{field}.target", entry["target"])
     known = list(inspect.signature(target).parameters)
     kwargs = {}
     for name, value in dict(entry.get("kwargs") or {}).items():

@@ -125,7 +125,7 @@ class Esr(RowLoss):
         error, target = self._emphasised(estimate - target), self._emphasised(target)
         return jnp.sum(error**2, axis=-1) / (jnp.sum(target**2, axis=-1) + self.eps)
 
-    def _emphasised(self, x: Rows) -> Rows:
+    def _emphasised(self, x: Rows) -> Float[Array, "rows longer"]:
         return jnp.pad(x, ((0, 0), (0, 1))) - self.pre_emphasis * jnp.pad(x, ((0, 0), (1, 0)))
 
 
