@@ -52,11 +52,12 @@ def read_clip(
         AudioFileError: the file is missing, empty, truncated or undecodable, has another rate, more
             than one channel, values that are not finite, or is too long.
     """
-    if not path.is_file():
-        raise AudioFileError.about(path, "a clip must exist while it is used", "there is no file")
-    if path.stat().st_size == 0:
-        raise AudioFileError.about(path, "a clip must hold samples", "the file is empty (0 bytes)")
     try:
+        if not path.is_file():
+            raise AudioFileError.about(path, "a clip must exist while it is used", _absence(path))
+        if path.stat().st_size == 0:
+            found = "the file is empty (0 bytes)"
+            raise AudioFileError.about(path, "a clip must hold samples", found)
         with soundfile.SoundFile(path) as stream:
             _check_header(path, stream, file_rate_hz, sample_rate_hz, max_samples, frames)
             promised = stream.frames if frames is None else frames
@@ -67,11 +68,9 @@ def read_clip(
     if len(samples) == 0 or len(samples) != promised:
         found = f"{len(samples)} of {promised} samples could be decoded"
         raise AudioFileError.about(path, "a clip must hold samples, all that it promises", found)
-    if not np.isfinite(samples).all():
-        bad = int(np.flatnonzero(~np.isfinite(samples))[0])
-        found = f"sample {bad} is {samples[bad]}"
-        raise AudioFileError.about(path, "every sample must be finite", found)
-    return resample(samples, file_rate_hz, sample_rate_hz)
+    resampled = resample(_finite(path, samples), file_rate_hz, sample_rate_hz)
+    # Of numbers near the largest there are, the filter's sums may have no end.
+    return _finite(path, resampled)
 
 
 def resampled_length(num_samples: int, from_hz: int, to_hz: int) -> int:
@@ -107,6 +106,31 @@ def _resampler(from_hz: int, to_hz: int) -> torch.nn.Module:
     return Resample(from_hz, to_hz)
 
 
+def shortfall(stream: soundfile.SoundFile) -> str:
+    """Says what is missing of a file that was cut short; nothing if all seems to be there."""
+    log = stream.extra_info
+    noted = _SHORTFALL.search(log)
+    if noted and int(noted[1]) > int(noted[2]):
+        return f"the header promises {noted[1]} bytes of samples, {noted[2]} are there"
+    return "the file ends in mid-stream" if _CUT_OGG in log else ""
+
+
+def _finite(
+    path: pathlib.Path, samples: Float32[np.ndarray, " time"]
+) -> Float32[np.ndarray, " time"]:
+    """Returns the samples, or raises AudioFileError for the first that is not a number."""
+    if not np.isfinite(samples).all():
+        bad = int(np.flatnonzero(~np.isfinite(samples))[0])
+        found = f"sample {bad} is {samples[bad]}"
+        raise AudioFileError.about(path, "every sample must be finite", found)
+    return samples
+
+
+def _absence(path: pathlib.Path) -> str:
+    """Says what is in the place of a file: a pipe, say, from which reading would wait for ever."""
+    return "it is no regular file" if path.exists() else "there is no file"
+
+
 def _check_header(
     path: pathlib.Path,
     stream: soundfile.SoundFile,
@@ -123,13 +147,7 @@ def _check_header(
     if stream.channels != 1:
         found = f"this one has {stream.channels} channels, which are not mixed silently"
         raise AudioFileError.about(path, "a clip must have one channel", found)
-    log = stream.extra_info
-    shortfall = _SHORTFALL.search(log)
-    if shortfall and int(shortfall[1]) > int(shortfall[2]):
-        found = f"the header promises {shortfall[1]} bytes of samples, {shortfall[2]} are there"
-        raise AudioFileError.about(path, "a clip must be complete", found)
-    if _CUT_OGG in log:
-        found = "the file ends in mid-stream"
+    if found := shortfall(stream):
         raise AudioFileError.about(path, "a clip must be complete", found)
     if frames is not None and stream.frames != frames:
         found = f"the header says {stream.frames}"

@@ -53,7 +53,7 @@ class BatchBuilder(Dataset):
             batch_size: rows in every batch.
             seed: of the augmentation.
             transforms: applied one after the other to every item that counts.
-            reading: shared memory, int64 [num_workers]: the index that each worker reads.
+            reading: shared memory, int64 [max(num_workers, 1)]: the index that each process reads.
         """
         self.dataset = dataset
         self.batch_size = batch_size
@@ -112,10 +112,9 @@ class BatchBuilder(Dataset):
         return batch
 
     def _note(self, index: int) -> None:
-        """Tells the main process which item this worker reads, for the message of a timeout."""
+        """Tells who waits which item is being read, for the message of a timeout."""
         worker = get_worker_info()
-        if worker is not None:
-            self.reading[worker.id] = index
+        self.reading[0 if worker is None else worker.id] = index
 
 
 def unchanged(built: Any) -> Any:

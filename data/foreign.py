@@ -5,12 +5,17 @@ import dataclasses
 import inspect
 import itertools
 import pkgutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from data.convert import IterableError
-from data.passes import decoded, encoded, state_functions
+from data.passes import state_functions
 from data.source import check_split
+from data.states import decoded, encoded
+
+# Packages whose functions are no iterables, and may do harm if they are called as if they were.
+_NOT_BATCHES = ("hybrid", "physics", "learners", "data", "experiments")
 
 
 class Batches:
@@ -197,7 +202,17 @@ class Iterables:
         return self._splits[split]
 
     def _found(self) -> Any:
+        module, colon, _ = self.target.partition(":")
+        # A function of batches has any arguments: only where it lies tells it from one that does
+        # something else with them.
+        if module.partition(".")[0] in {*_NOT_BATCHES, *sys.stdlib_module_names}:
+            raise ValueError(
+                f"target must name batches of your own, got {self.target!r}: none are made in "
+                "this library or in Python's"
+            )
         try:
+            if not colon:
+                raise ValueError("there is no colon in it")
             return pkgutil.resolve_name(self.target)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(

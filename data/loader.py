@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from data.batches import BatchBuilder, Built, start_worker, unchanged
 from data.order import Order
+from data.patience import TooLateError, within
 from data.source import ItemDataset
 from data.transforms import Transform
 
@@ -75,7 +76,8 @@ class Loader:
             transforms: augmentation of each item, by a generator of (seed, epoch, index).
             position: what `position()` returned, to continue there; only with `repeat`.
             start_method: how workers start; by default a fork server, where the system has one.
-            timeout_s: how long to wait for a batch of the workers before `LoaderError`.
+            timeout_s: how long to wait for a batch of the workers, or without them for an item,
+                before `LoaderError`.
             prefetch_batches: batches that each worker prepares ahead.
 
         Raises:
@@ -159,7 +161,7 @@ class Loader:
 
         Raises:
             AudioFileError: a file is bad and the data set does not skip it; the position stays.
-            LoaderError: a worker died, or `timeout_s` passed without an answer.
+            LoaderError: a worker died, or `timeout_s` passed without an answer; the position stays.
         """
         if self._stream is None:
             self._start()
@@ -212,6 +214,8 @@ class Loader:
     def _wait(self) -> Built:
         """Returns the stream's next element, or says who keeps it waiting."""
         assert self._stream is not None
+        if not self._num_workers:
+            return self._wait_here(self._stream)
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -229,11 +233,30 @@ class Loader:
             self.close()
             raise LoaderError(trouble)
 
+    def _wait_here(self, stream: Iterator[Built]) -> Built:
+        """Returns the next element, read in this process while each item takes its time at most."""
+        reading = self._reading
+        try:
+            return within(lambda: next(stream), self._timeout_s, lambda: int(reading[0]))
+        except StopIteration:
+            raise
+        except TooLateError:
+            message = (
+                f"an item must be read within timeout_s={self._timeout_s:g} s; this one was not: "
+                f"{self._being_read()}; look at the file and its disk, or raise timeout_s"
+            )
+            self.close()
+            raise LoaderError(message) from None
+        except BaseException:
+            # What was being read is lost to this stream; a new one starts at the same position.
+            self.close()
+            raise
+
     def _trouble(self, error: Exception, patient: bool) -> str | None:
         """Returns what to say of an error: nothing if it is not about workers, "" to wait on."""
         text = str(error)
-        if not self._num_workers or text.startswith("Caught"):
-            return None  # raised by the data set itself, here or in a worker
+        if text.startswith("Caught"):
+            return None  # raised by the data set itself
         if text.startswith("DataLoader timed out"):
             if patient:
                 return ""
@@ -255,7 +278,7 @@ class Loader:
     def _being_read(self) -> str:
         """Returns what each worker was reading when last heard of."""
         reading = [
-            f"worker {worker}: {self._name(index)}"
+            f"worker {worker}: {self._name(index)}" if self._num_workers else self._name(index)
             for worker, index in enumerate(self._reading.tolist())
             if index >= 0
         ]

@@ -1,14 +1,10 @@
 """Exists to pass over an iterable from elsewhere, and to save where it stands if it can tell."""
 
-import base64
-import io
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
 from data.convert import IterableError
+from data.states import decoded, encoded
 
 # Of torchdata and Hugging Face datasets, and of grain.
 _PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"))
@@ -62,25 +58,3 @@ def state_functions(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]
         if hasattr(thing, save) and hasattr(thing, load):
             return getattr(thing, save), getattr(thing, load)
     return None
-
-
-def encoded(state: Any) -> str:
-    """Returns a state as text: JSON if it comes back the same, otherwise as torch saves it."""
-    try:
-        text = json.dumps(state)
-        if json.loads(text) == state:
-            return f"json:{text}"
-    except (TypeError, ValueError):
-        pass
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return f"torch:{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def decoded(text: str) -> Any:
-    """Inverse of `encoded`."""
-    kind, _, content = text.partition(":")
-    if kind == "json":
-        return json.loads(content)
-    # Of tensors and plain Python objects only: a checkpoint must not be able to run code.
-    return torch.load(io.BytesIO(base64.b64decode(content)), weights_only=True)

@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import difflib
-import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +14,17 @@ from ml_collections import ConfigDict
 from data.iterable_loader import IterableLoader
 from data.source import holds_items
 from hybrid.config import check_config, unknown_name_message
+from hybrid.targets import BuildError, check_callable, check_targets, resolve
+
+__all__ = [
+    "BuildError",
+    "Experiment",
+    "batch_shapes",
+    "build",
+    "build_parts",
+    "build_physics",
+    "resolve",
+]
 
 PHYSICS_PROTOCOL = (
     "sample_rate_hz",
@@ -33,10 +42,6 @@ TASK_PROTOCOL = ("init", "loss", "project_physics")
 DATA_PROTOCOL = ("sample_rate_hz", "num_samples", "class_names", "dataset")
 METHODS = {"num_frames", "physical", "specs", "init_state", "dataset", *LEARNER_PROTOCOL}
 METHODS |= set(TASK_PROTOCOL)
-
-
-class BuildError(ValueError):
-    """A config whose parts cannot be built or do not fit; says which field, what and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +63,39 @@ class Experiment:
     source: Any
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, trusted: Collection[str] | None = None) -> Experiment:
     """Builds data, physics, learner and task, and checks that their shapes meet.
 
     What the parts know of each other is filled in unless `kwargs` say otherwise: the physics is
     given the data's `sample_rate_hz`, the learner the `num_classes` of the data.
+
+    Args:
+        config: as `hybrid.config.default_config`, filled in.
+        trusted: see `hybrid.targets.check_targets`; None for a config of one's own.
 
     Raises:
         BuildError: naming the field of the config, what it got and what would fit.
         ValueError: an unknown field or a value out of range.
     """
     check_config(config)
+    check_targets(config, trusted)
     data_known = {"root": config.data.root} if config.data.root else {}
     source = _make("data", config, data_known, DATA_PROTOCOL)
+    experiment = build_parts(config, source)
+    _check_shapes(experiment, len(source.class_names))
+    return experiment
+
+
+def build_parts(config: ConfigDict, source: Any) -> Experiment:
+    """Builds physics, learner and task for a source of data, without looking at its clips.
+
+    Args:
+        config: one that `check_config` and `check_targets` have passed.
+        source: whose `sample_rate_hz` and `class_names` the parts are told.
+
+    Raises:
+        BuildError: as `build`.
+    """
     physics = _make("physics", config, {"sample_rate_hz": source.sample_rate_hz}, PHYSICS_PROTOCOL)
     if float(physics.sample_rate_hz) != float(source.sample_rate_hz):
         raise BuildError(
@@ -81,9 +106,7 @@ def build(config: ConfigDict) -> Experiment:
     num_classes = len(source.class_names)
     learner = _make("learner", config, {"num_classes": num_classes}, LEARNER_PROTOCOL)
     task = _make("task", config, {"physics": physics, "learner": learner}, TASK_PROTOCOL)
-    experiment = Experiment(config, physics, learner, task, source)
-    _check_shapes(experiment, num_classes)
-    return experiment
+    return Experiment(config, physics, learner, task, source)
 
 
 def build_physics(config: ConfigDict) -> Any:
@@ -94,6 +117,7 @@ def build_physics(config: ConfigDict) -> Any:
         ValueError: an unknown field or a value out of range.
     """
     check_config(config)
+    check_targets(config)
     rate_hz = config.data.kwargs.get("sample_rate_hz")
     if rate_hz is None:
         source = resolve(config.data.target, "config.data.target")
@@ -104,48 +128,16 @@ def build_physics(config: ConfigDict) -> Any:
     return _make("physics", config, {"sample_rate_hz": rate_hz}, PHYSICS_PROTOCOL)
 
 
-def resolve(path: str, field: str) -> Any:
-    """Returns the object at an import path `package.module:Name`.
-
-    Raises:
-        BuildError: a malformed path, a module that cannot be imported, a name it does not have.
-    """
-    module_name, colon, name = path.partition(":")
-    if not (module_name and colon and name):
-        raise BuildError(
-            f"{field} must be an import path 'package.module:Name', got {path!r}: write for "
-            "example 'physics.carfac:Carfac'"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise BuildError(
-            f"{field} names the module {module_name!r}, which cannot be imported ({error}): is its "
-            "folder on PYTHONPATH or its package installed?"
-        ) from error
-    target = module
-    for part in name.split("."):
-        if not hasattr(target, part):
-            close = difflib.get_close_matches(part, dir(target), n=3)
-            hint = f"; near names: {', '.join(close)}" if close else ""
-            raise BuildError(f"{field}: {module_name!r} has no {part!r}{hint}")
-        target = getattr(target, part)
-    return target
-
-
 def _make(
     part: str, config: ConfigDict, known: Mapping[str, Any], protocol: tuple[str, ...]
 ) -> Any:
     field = f"config.{part}"
     target_path = config[part].target
     target = resolve(target_path, f"{field}.target")
-    if not callable(target):
-        raise BuildError(f"{field}.target must be a class or function, got {target!r}")
-    if inspect.isclass(target):
-        # Before it is called: a class of something else must not do its work here. What an
-        # instance may set when it is built is looked for afterwards.
-        methods = [name for name in protocol if name in METHODS]
-        _check_protocol(target, tuple(methods), part, target_path)
+    # Before it is called: what is something else must not do its work here. What an instance may
+    # set when it is built is looked for afterwards.
+    methods = [name for name in protocol if name in METHODS]
+    check_callable(target, methods, part, f"{field}.target", target_path)
     kwargs = _frozen(config[part].kwargs.to_dict(), FrozenDict if part == "learner" else dict)
     accepted, takes_any = _parameters(target)
     for name in kwargs:
@@ -156,8 +148,9 @@ def _make(
     filled = {name: value for name, value in known.items() if takes_any or name in accepted}
     try:
         built = target(**(filled | kwargs))
-    except (TypeError, ValueError, OSError) as error:
-        raise BuildError(f"{field} ({target_path}) could not be built: {error}") from error
+    except Exception as error:  # of whatever code the path leads to
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise BuildError(f"{field} ({target_path}) could not be built: {kind}{error}") from error
     _check_protocol(built, protocol, part, target_path)
     return built
 

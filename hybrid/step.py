@@ -19,10 +19,12 @@ StepFunction = Callable[..., tuple[HybridState, dict[str, Any]]]
 def make_step(
     task: Any, physics_optimizer: BranchOptimizer, learner_optimizer: BranchOptimizer
 ) -> StepFunction:
-    """Returns the jitted `step(state, batch, update_physics, update_learner)`.
+    """Returns the jitted `step(state, batch, update_physics, update_learner, go=None)`.
 
     The state is donated, the batch never is: its buffers may belong to torch. The two flags are
-    static; a branch that is not updated costs no gradient.
+    static; a branch that is not updated costs no gradient. With `go`, a bool [] on the device, that
+    is False nothing changes at all: given `report["finite"]` of the step before, a step that comes
+    after one that was not finite leaves everything to whoever reads that report.
 
     Args:
         task: a `hybrid.tasks.Task`.
@@ -43,6 +45,7 @@ def _step(
     batch: Batch,
     update_physics: bool,
     update_learner: bool,
+    go: jax.Array | None = None,
 ) -> tuple[HybridState, dict[str, Any]]:
     key = jax.random.fold_in(state.key, state.step)
 
@@ -65,6 +68,9 @@ def _step(
     carried = jax.tree.map(_finite, aux["collections"])
     finite = jnp.isfinite(loss) & physics_report["finite"] & learner_report["finite"]
     finite = jax.tree.reduce(jnp.logical_and, carried, finite)
+    taken = jnp.ones_like(state.step)
+    if go is not None:
+        finite, taken = finite & go, go.astype(state.step.dtype)
 
     # A step that is not finite changes nothing, so the state before it is still there to be saved.
     physics, learner, collections = jax.tree.map(
@@ -72,7 +78,7 @@ def _step(
         (physics, learner, aux["collections"]),
         (state.physics, state.learner, state.collections),
     )
-    new_state = HybridState(state.step + 1, state.key, physics, learner, collections)
+    new_state = HybridState(state.step + taken, state.key, physics, learner, collections)
     report = {
         "loss": loss,
         "finite": finite,

@@ -43,7 +43,7 @@ class NnxLearner(nn.Module):
             train: whether dropout is on and batch statistics are taken.
             mask: which frames are valid; given to the module if it takes it.
         """
-        target = pkgutil.resolve_name(self.target) if isinstance(self.target, str) else self.target
+        target = _resolved(self.target) if isinstance(self.target, str) else self.target
         network = nnx.bridge.ToLinen(
             target,
             args=(features.shape[-1],),
@@ -52,6 +52,16 @@ class NnxLearner(nn.Module):
             name="network",
         )
         return network(features, train=train, mask=mask, nnx_method=_call)
+
+
+def _resolved(path: str) -> type[nnx.Module]:
+    """Returns the class at an import path; nothing else is called in its place."""
+    if ":" not in path:
+        raise ValueError(f"target must be an import path 'package.module:Name', got {path!r}")
+    found = pkgutil.resolve_name(path)
+    if not (isinstance(found, type) and issubclass(found, nnx.Module)):
+        raise ValueError(f"target must name a class of NNX modules; {path!r} is {found!r}")
+    return found
 
 
 def _call(module: Any, features: Array, *, train: bool, mask: Array | None) -> Array:

@@ -104,7 +104,12 @@ def made(
     path = settings.get("target", target)
     kwargs = dict(known) | {name: value for name, value in settings.items() if name != "target"}
     try:
+        # Looked at before it is called: a class of something else must not do its work here.
+        if not isinstance(path, str) or ":" not in path:
+            raise TypeError("it is no such path")
         thing = pkgutil.resolve_name(path)
+        if not isinstance(thing, type):
+            raise TypeError(f"it is a {type(thing).__name__}, no class")
         if missing := [name for name in members if not hasattr(thing, name)]:
             raise TypeError(f"it lacks {', '.join(missing)}")
         return thing(**kwargs)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data import Batches, IterableError, IterableLoader, Loader, Prefetch
-from data.passes import decoded, encoded
+from data.states import decoded, encoded
 
 ROWS, SAMPLES = 4, 16
 

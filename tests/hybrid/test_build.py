@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from hybrid.build import BuildError, build, resolve
+from hybrid.build import BuildError, build
+from hybrid.targets import resolve
 
 
 def test_known_facts_are_filled_in(toy_config):
@@ -30,8 +31,8 @@ def test_import_paths_are_checked(toy_config, path, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("physics.target", "toy_parts:not_a_physics", "lacks .*num_frames"),
-        ("physics.target", "subprocess:Popen", "lacks num_frames"),
+        ("physics.target", "toy_parts:not_a_physics", "does not say what it returns"),
+        ("physics.target", "toy_parts:HOP", "must be a class or function, got 16"),
         ("physics.target", "toy_parts:WrongFrames", "make apply and num_frames agree"),
         ("physics.kwargs", {"band": 4}, "did you mean bands"),
         ("physics.kwargs", {"bands": 3}, r"config.physics \(toy_parts:ToyEar\) apply failed"),

@@ -84,7 +84,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_named(parts):
     after = copy((state.physics, state.learner, state.collections))
     jax.tree.map(np.testing.assert_array_equal, after, before)
     watch = StepWatch()
-    watch.push(17, bad["ids"], report)
+    watch.push(17, bad, report)
     with pytest.raises(NonFiniteError) as caught:
         watch.drain()
     message = str(caught.value)
