@@ -2,9 +2,8 @@
 
 A cascade of resonators from base to apex (CAR) is undamped by outer hair cells (OHC); inner hair
 cells and synapses (IHC) detect its motion; filters over time and place (AGC) turn that to damping.
-Sources: R. F. Lyon, *Human and Machine Hearing* (2017), whose chapters the comments name; Lyon et
-al., "The CARFAC v2 Cochlear Model in Matlab, NumPy, and JAX" (arXiv 2404.17490); google/carfac
-(Apache 2.0, commit 3a69467, with the v3 synapse), whose NumPy model settles arithmetic and values.
+Sources: R. F. Lyon, *Human and Machine Hearing* (2017), by chapter; arXiv 2404.17490 (v2);
+google/carfac (Apache 2.0, commit 3a69467, v3 synapse), whose NumPy model settles the details.
 
     coefficients = design({"car": {"ohc_health": 0.5}}, sample_rate_hz=16000.0)
     outputs, state = run(coefficients, audio)            # audio [time, ears], full scale 1
@@ -263,12 +262,9 @@ def _design_agc(agc: Any, fs: float, ears: int, decimation: tuple[int, ...], smo
 
 
 def init_state(coefficients: Coefficients, settled: bool = False) -> dict[str, Any]:
-    """The state in silence, a nested dict.
-
-    As in google/carfac undamping starts healthy, whatever `ohc_health`, until the AGC first closes
-    its loop; `settled`, or a model without AGC, starts at `ohc_health`.
-    """
+    """The state in silence, a nested dict; undamping starts healthy, `settled` at `ohc_health`."""
     c, k, shape = coefficients, coefficients.synapse, coefficients.pole_frequencies_hz.shape
+    # As in google/carfac, whatever `ohc_health` is, until the AGC first closes its loop.
     undamping = c.car.ohc_health if settled or not c.agc else np.ones(shape)
     car = {name: np.zeros(shape) for name in ("z1", "z2", "za", "zy", "dzb", "dg", "ac")}
     car |= {"zb": c.car.zr * undamping, "g": stage_gain(c.car, undamping)}
@@ -283,7 +279,7 @@ def init_state(coefficients: Coefficients, settled: bool = False) -> dict[str, A
 
 def run(
     coefficients: Coefficients, audio: Any, state: dict[str, Any] | None = None, *,
-    open_loop: bool = False, linear_car: bool = False,
+    open_loop: bool = False, linear_car: bool = False, ear_taps: Any = (1.0,),
 ) -> tuple[Outputs, dict[str, Any]]:  # fmt: skip
     """Runs audio through the model; ValueError if it is empty, not finite, or not for these ears.
 
@@ -293,14 +289,18 @@ def run(
         state: where an earlier piece ended (not altered); None starts from silence.
         open_loop: damping stays where it is; the AGC still runs.
         linear_car: outer hair cells ignore velocity. The AGC still acts: linear only if open too.
+        ear_taps: an FIR filter before all else, outer and middle ear (`physics.carfac.ear`).
     """
     c, shape = coefficients, coefficients.pole_frequencies_hz.shape
     audio = np.asarray(audio, np.float64)
-    if audio.ndim != 2 or audio.shape[1] != shape[0] or not audio.size:
+    if audio.shape[1:] != shape[:1] or not audio.size:
         raise ValueError(f"audio is [time >= 1, ears = {shape[0]}]; got {audio.shape}; reshape it.")
     if not np.all(np.isfinite(audio)):
         raise ValueError("audio is finite; got NaN or Inf; clean it first.")
     state = init_state(c) if state is None else copy.deepcopy(state)
+    heard = np.concatenate([state.get("ear", np.zeros((len(ear_taps) - 1, shape[0]))), audio])
+    state["ear"] = heard[len(audio) :]
+    audio = np.stack([np.convolve(ear, ear_taps, "valid") for ear in heard.T], axis=1)
     car = state["car"]
     if open_loop:
         car["dzb"], car["dg"] = np.zeros(shape), np.zeros(shape)
@@ -321,9 +321,8 @@ def run(
                 undamping = (1.0 - state["agc"][0]["memory"]) * c.car.ohc_health
                 car["dzb"] = (c.car.zr * undamping - car["zb"]) / c.agc[0].decimation
                 car["dg"] = (stage_gain(c.car, undamping) - car["g"]) / c.agc[0].decimation
-    *columns, spikes = zip(*rows, strict=True)
-    spikes = np.stack(spikes) if c.synapse else None
-    return Outputs(*map(np.stack, columns), firings=spikes), state
+    *columns, spikes = map(np.stack, zip(*rows, strict=True))
+    return Outputs(*columns, firings=spikes if c.synapse else None), state
 
 
 def _car_step(c: Coefficients, car: dict[str, Any], sample: np.ndarray, linear: bool) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from physics.carfac import Carfac, reference
+from physics.carfac import Carfac, ear, reference
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -75,8 +75,16 @@ def yardstick():
         scaled = np.asarray(audio, np.float64) * 10 ** ((model.full_scale_db_spl - 100) / 20)
         if state is None:
             state = reference.init_state(design, settled=model.settled)
+        taps = (1.0,)
+        if model.ear_filter != "none":
+            taps = ear.fir_taps(model.sample_rate_hz, model.sound_field, model.ear_filter)
         outputs, _ = reference.run(
-            design, scaled, state, open_loop=model.open_loop, linear_car=model.linear_car
+            design,
+            scaled,
+            state,
+            open_loop=model.open_loop,
+            linear_car=model.linear_car,
+            ear_taps=taps,
         )
         return outputs
 

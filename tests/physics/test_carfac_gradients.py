@@ -108,10 +108,11 @@ def test_finite(sounds, quick_jit, watched, name, kernel):
                 assert np.any(leaf[i] != 0), (sound, path)
 
 
+# XLA takes longer than the speech does.
+@pytest.mark.parametrize("kernel", [pytest.param("xla", marks=pytest.mark.slow), "auto"])
 @pytest.mark.parametrize("name", MODELS)
-def test_finite_over_ten_seconds_of_speech(ten_seconds, quick_jit, watched, name):
-    """With the native kernel where there is one: XLA takes as many seconds."""
-    model = dataclasses.replace(MODELS[name], kernel="auto")
+def test_finite_over_ten_seconds_of_speech(ten_seconds, quick_jit, watched, name, kernel):
+    model = dataclasses.replace(MODELS[name], kernel=kernel)
     audio = jnp.stack([ten_seconds, 0.5 * ten_seconds], axis=-1)[None, :, : model.n_ears]
     value, gradient = quick_jit(jax.value_and_grad(objective(model), (0, 1)))(model.init(), audio)
     assert_finite(value, gradient)
