@@ -5,10 +5,12 @@
 #   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 #                                torch without its CUDA libraries, where pip would fetch them
 #   ARGS="-k bridge -x"          further arguments of the command that a target runs
+#   JOBS=1                       processes that run tests; by default one a processor, at most 4
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?=
 ARGS ?=
+JOBS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := setup.py $(wildcard physics/carfac/native/*.cc physics/carfac/native/*.h)
@@ -33,7 +35,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.compare --config=experiments/configs/tones.py --workdir=$(DEMO) $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-install: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow tests/install $(ARGS)
