@@ -4,6 +4,9 @@ Rows of weight 0 (padding of the last batch, skipped clips) never change a resul
 hold. A row whose logits are not finite counts as wrong.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -108,3 +111,67 @@ def confusion(
     rows, columns = (jnp.where(x < 0, num_classes, x) for x in (labels, predictions))
     empty = jnp.zeros((num_classes, num_classes), weights.dtype)
     return empty.at[rows, columns].add(weights, mode="drop")
+
+
+class Reliability(NamedTuple):
+    """How confident predictions are and how often they are right, bin by bin of confidence.
+
+    Attributes:
+        confidence: mean probability of the predicted class; 0 in an empty bin.
+        accuracy: weighted share of the rows that were right; 0 in an empty bin.
+        weight: sum of the weights of the rows.
+    """
+
+    confidence: Float[Array, " bins"]
+    accuracy: Float[Array, " bins"]
+    weight: Float[Array, " bins"]
+
+
+def reliability(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    num_bins: int = 15,
+    weights: Float[Array, " batch"] | None = None,
+) -> Reliability:
+    """Sorts rows into equal bins of confidence, the largest softmax probability.
+
+    Niculescu-Mizil & Caruana, "Predicting good probabilities with supervised learning" (ICML 2005).
+    A row on the boundary of two bins belongs to the lower one. A row with a NaN is in the highest
+    bin and wrong, so that it never looks well calibrated.
+
+    Args:
+        logits: a score per class.
+        labels: the right class of each row.
+        num_bins: bins between 0 and 1.
+        weights: weight of each row; 1 if None.
+
+    Raises:
+        ValueError: less than one bin.
+    """
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1; got {num_bins}")
+    right = hits(logits, labels)
+    confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
+    confidence = jnp.where(jnp.isnan(confidence), jnp.ones_like(confidence), confidence)
+    weights = jnp.ones_like(right) if weights is None else weights.astype(right.dtype)
+    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
+    member = jax.nn.one_hot(bins, num_bins, dtype=right.dtype, axis=0) * weights[None]
+    weight = jnp.sum(member, axis=1)
+    some = jnp.where(weight > 0, weight, jnp.ones_like(weight))
+    return Reliability((member @ confidence) / some, (member @ right) / some, weight)
+
+
+def calibration_error(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    num_bins: int = 15,
+    weights: Float[Array, " batch"] | None = None,
+) -> Float[Array, ""]:
+    """Returns the expected calibration error: how far confidence and accuracy lie apart, 0 to 1.
+
+    The mean over bins, by their weight, of |accuracy - confidence|: Guo, Pleiss, Sun & Weinberger,
+    "On calibration of modern neural networks" (ICML 2017), equation 3. Arguments as of
+    `reliability`; 0 where every weight is 0.
+    """
+    bins = reliability(logits, labels, num_bins, weights)
+    return weighted_mean(jnp.abs(bins.accuracy - bins.confidence), bins.weight)

@@ -57,7 +57,7 @@ class StrfLoss(RowLoss):
     """
 
     sample_rate_hz: float | int
-    pairs: Sequence[tuple[float | int, float | int]] = log_grid()
+    pairs: Sequence[Sequence[float | int]] = log_grid()
     n_mels: int = 80
     hop_s: float | int = 0.01
     window_s: float | int = 0.032

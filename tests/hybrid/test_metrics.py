@@ -82,3 +82,40 @@ def test_float64(x64):
     logits, labels, weights = example()
     got = metrics.accuracy(logits.astype(jnp.float64), labels, weights)
     assert got.dtype == jnp.float64
+
+
+def test_reliability_and_calibration_agree_with_numpy():
+    logits, labels, weights = example(seed=3, rows=300)
+    got = jax.jit(metrics.reliability, static_argnums=2)(logits, labels, 10, weights)
+    raw = np.exp(np.asarray(logits, np.float64))
+    confidence = (raw / raw.sum(1, keepdims=True)).max(1)
+    right = np.asarray(logits).argmax(1) == np.asarray(labels)
+    edges, error = np.linspace(0, 1, 11), 0.0
+    for i in range(10):
+        mine = np.asarray(weights) * ((confidence > edges[i]) & (confidence <= edges[i + 1]))
+        assert float(got.weight[i]) == mine.sum()
+        if mine.sum():
+            expected = np.average(confidence, weights=mine), np.average(right, weights=mine)
+            assert (float(got.confidence[i]), float(got.accuracy[i])) == pytest.approx(
+                expected, abs=1e-5
+            )
+            error += mine.sum() * abs(expected[0] - expected[1])
+    error /= np.asarray(weights).sum()
+    assert float(metrics.calibration_error(logits, labels, 10, weights)) == pytest.approx(
+        error, abs=1e-5
+    )
+
+
+def test_calibration_of_the_sure_and_of_the_honest():
+    labels = jnp.asarray([0, 1, 0, 1], jnp.int32)
+    sure_and_wrong = jnp.asarray([[-50.0, 50.0], [50.0, -50.0]] * 2)
+    assert float(metrics.calibration_error(sure_and_wrong, labels)) == pytest.approx(1)
+    assert float(metrics.calibration_error(-sure_and_wrong, labels)) == pytest.approx(0)
+    # Sure to three quarters, and right three times of four.
+    honest = jnp.log(jnp.asarray([[0.75, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.25]]))
+    assert float(metrics.calibration_error(honest, labels)) == pytest.approx(0, abs=1e-6)
+    nothing = jnp.asarray([[jnp.nan, 0.0]] * 4)
+    assert float(metrics.calibration_error(nothing, labels)) == 1
+    assert float(metrics.calibration_error(nothing, labels, weights=jnp.zeros(4))) == 0
+    with pytest.raises(ValueError, match="num_bins must be at least 1; got 0"):
+        metrics.reliability(honest, labels, 0)
