@@ -9,6 +9,8 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.stopping import GRACE_S, stoppable
+
 CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
 # A command that is run with -m is called __main__.
 PACKAGES = ("hybrid", "data", "physics", "learners", "experiments", "__main__")
@@ -21,6 +23,16 @@ def define_kwargs_flags() -> None:
         flags.DEFINE_string(
             f"{part}_kwargs", None, f"JSON object of arguments for config.{part}.target."
         )
+
+
+def define_trust_flag() -> None:
+    """Defines `--trust`, for commands that open a run: whose code it may name."""
+    flags.DEFINE_list(
+        "trust",
+        [],
+        "Packages whose code the run may use besides this library's, such as my_ears,my_nets. Do "
+        "not name what came along with somebody else's run.",
+    )
 
 
 def launch_config() -> ConfigDict:
@@ -42,7 +54,12 @@ def launch_config() -> ConfigDict:
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
     """`absl.app.run` with config names looked up, unknown fields explained, errors kept short."""
-    app.run(lambda argv: _guard(main, argv), argv=sys.argv, flags_parser=_parse_flags)
+    with stoppable(_grace_s):
+        app.run(lambda argv: _guard(main, argv), argv=sys.argv, flags_parser=_parse_flags)
+
+
+def _grace_s() -> float:
+    return flags.FLAGS["grace_s"].value if "grace_s" in flags.FLAGS else GRACE_S
 
 
 def _guard(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
@@ -57,7 +74,7 @@ def _guard(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
         raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
         if raised_in.partition(".")[0] not in PACKAGES:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

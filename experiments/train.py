@@ -4,6 +4,9 @@
 
 Any field of the config can be given as `--config.FIELD=VALUE`; another physics, learner, task or
 data set by `--config.physics.target=my_pkg.ears:MyEar --physics_kwargs='{"bands": 8}'`.
+
+SIGTERM and Ctrl-C end it with a checkpoint and exit code 75, a second one at once. A new run takes
+leaves of another one by `--init_from=DIR --init_leaves='physics.*'`.
 """
 
 import logging as python_logging
@@ -13,6 +16,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
+from experiments.stopping import GRACE_S
 
 
 def define_flags() -> None:
@@ -21,6 +25,14 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Where checkpoints and logs go.")
     flags.DEFINE_bool(
         "allow_config_change", False, "Continue a run although its config is another than it was."
+    )
+    flags.DEFINE_string("init_from", None, "Work directory of a run to take leaves from.")
+    flags.DEFINE_string("init_leaves", None, "Regular expression: which of its leaves.")
+    flags.DEFINE_float(
+        "grace_s",
+        GRACE_S,
+        "After a signal, seconds until the process ends even without a new checkpoint.",
+        lower_bound=0.0,
     )
     define_kwargs_flags()
     flags.mark_flags_as_required(["config", "workdir"])
@@ -36,7 +48,11 @@ def main(argv: Sequence[str]) -> None:
     # It reports at every start which accelerators this machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     values = flags.FLAGS
-    hybrid.fit(launch_config(), values.workdir, allow_config_change=values.allow_config_change)
+    config = launch_config()
+    for field in ("init_from", "init_leaves"):
+        if values[field].value is not None:
+            config[field] = values[field].value
+    hybrid.fit(config, values.workdir, allow_config_change=values.allow_config_change)
 
 
 def app() -> None:

@@ -7,6 +7,7 @@ from hybrid.fit import fit
 from hybrid.inspection import moved_parameters, with_initial_physics
 from hybrid.load import Run, load
 from hybrid.optimizers import build_optimizer
+from hybrid.signals import RunStopped
 from hybrid.state import Branch, HybridState
 from hybrid.step import make_step
 from hybrid.tasks import Classification, Task
@@ -20,6 +21,7 @@ __all__ = [
     "HybridState",
     "NonFiniteError",
     "Run",
+    "RunStopped",
     "Task",
     "build",
     "build_optimizer",

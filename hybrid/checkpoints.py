@@ -19,9 +19,9 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ from hybrid.manifest import (
     read_manifest,
     write_manifest,
 )
+from hybrid.retention import to_keep
 from hybrid.workdir import sync_directory
 
 __all__ = [
@@ -50,11 +51,12 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"step_(\d{9,})")
-_PARTIAL, _DISCARDED = ".partial-", ".discarded-"
+_PARTIAL, _DISCARDED, _REPLACED = ".partial-", ".discarded-", ".replaced-"
 # Beside the arrays: metadata, and the room that the file system itself wants.
 _SPARE_BYTES = 4 << 20
 
 Tree = Any
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -64,17 +66,18 @@ class Checkpoints:
     touched from the first `save` on, never by construction.
     """
 
-    def __init__(self, directory: str | Path, keep: int = 3) -> None:
+    def __init__(self, directory: str | Path, keep: int = 3, keep_every: int = 0) -> None:
         """Names the directory.
 
         Args:
             directory: where the checkpoints are; made by the first `save`.
             keep: how many of the newest to keep, >= 1.
+            keep_every: those of every so many steps are kept too; 0: none are.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, or a run could not resume; got {keep}")
         self.directory = Path(directory).absolute()
-        self.keep = keep
+        self.keep, self.keep_every = keep, keep_every
         with _quiet_orbax():
             # Compression takes three times as long as the disk, and weights hardly shrink.
             handler = ocp.PyTreeCheckpointHandler(use_zarr3=True, use_compression=False)
@@ -91,17 +94,24 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint, without checking its contents."""
         return max(self.steps(), default=None)
 
-    def save(self, step: int, state: Tree, extras: dict[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        state: Tree,
+        extras: dict[str, Any],
+        protected: Collection[int] = (),
+    ) -> None:
         """Writes a checkpoint; when this returns it is on the disk, whole.
 
         Rows and files that must not be missing after a resume from here have to be flushed before.
-        Later checkpoints, left by a run that went back, are removed; of the others the newest
-        `keep` stay.
+        Later checkpoints, left by a run that went back, are removed; of the others those stay that
+        `hybrid.retention` names.
 
         Args:
             step: steps done; one checkpoint a step, an older one of that step is replaced.
             state: a tree of arrays (typed PRNG keys and zero-size arrays too), whole on this host.
             extras: anything JSON can hold. Tuples come back as lists.
+            protected: steps whose checkpoints stay whatever their age.
 
         Raises:
             CheckpointError: a leaf or an extra that cannot be saved, or no space on the disk. The
@@ -111,6 +121,7 @@ class Checkpoints:
         leaves = {name: encode(name, leaf) for name, leaf in unique_leaves(state).items()}
         text = _dump_extras(extras)
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.recover()
         self._sweep()
         self._require_space(sum(array.nbytes for array, _ in leaves.values()) + len(text), step)
         partial, replaced = self.directory / f"{_PARTIAL}{step}-{os.getpid()}", None
@@ -119,7 +130,7 @@ class Checkpoints:
             (partial / "extras.json").write_text(text, encoding="utf-8")
             self._write_state(partial / "state", {k: array for k, (array, _) in leaves.items()})
             write_manifest(partial, step, {k: entry for k, (_, entry) in leaves.items()})
-            replaced = self._hide(step)
+            replaced = self._hide(step, _REPLACED)
             partial.rename(self._path(step))
             sync_directory(self.directory)
         except BaseException as error:
@@ -132,7 +143,9 @@ class Checkpoints:
         if replaced is not None:
             shutil.rmtree(replaced, ignore_errors=True)
         self.discard_after(step)
-        for old in self.steps()[: -self.keep]:
+        steps = self.steps()
+        kept = to_keep(steps, newest=self.keep, every=self.keep_every, protected=protected)
+        for old in set(steps) - kept:
             self._discard(old)
 
     def restore(self, like: Tree, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
@@ -153,28 +166,32 @@ class Checkpoints:
             CheckpointMismatch: its leaves are not those of `like`; all that differ are named.
             CheckpointError: it was written by a newer release.
         """
-        if step is not None:
-            return self._read(step, like)
-        damaged: dict[int, CheckpointError] = {}
-        # Listed anew each time: a run under way may remove one that a reader has just chosen.
-        while candidates := [found for found in self.steps() if found not in damaged]:
-            try:
-                state, extras = self._read(max(candidates), like)
-            except (CheckpointDamaged, CheckpointNotFound) as error:
-                damaged[max(candidates)] = error
-                logging.warning("%s", error)
-                continue
-            if damaged:
-                logging.warning("%s: using step %d instead", self.directory, max(candidates))
-            return state, extras
-        if damaged:
-            raise CheckpointDamaged(
-                f"no intact checkpoint in {self.directory}:\n"
-                + "\n".join(str(error) for error in damaged.values())
-            )
-        raise CheckpointNotFound(
-            f"no checkpoint in {self.directory}: train first, or look elsewhere"
-        )
+        return self._choose(lambda chosen: self._read(chosen, like), step)[1]
+
+    def read_leaves(
+        self, step: int | None = None
+    ) -> tuple[int, dict[str, tuple[np.ndarray | None, dict[str, Any]]]]:
+        """Reads every leaf by its name, whatever the model that it belongs to.
+
+        Args:
+            step: which checkpoint; None for the newest intact one.
+
+        Returns:
+            The step, and for each leaf what `hybrid.leaves.decode` takes: the array that was stored
+            (None if it has no elements), and its description.
+
+        Raises:
+            CheckpointNotFound: there is none.
+            CheckpointDamaged: the one asked for, or every one, is damaged.
+            CheckpointError: it was written by a newer release.
+        """
+
+        def read(chosen: int) -> dict[str, tuple[np.ndarray | None, dict[str, Any]]]:
+            saved = self.verify(chosen)["leaves"]
+            stored = self._stored(chosen, saved)
+            return {name: (stored.get(_stored_name(name)), saved[name]) for name in saved}
+
+        return self._choose(read, step)
 
     def verify(self, step: int) -> dict[str, Any]:
         """Checks the checksum of every file of a checkpoint and returns its manifest.
@@ -198,6 +215,21 @@ class Checkpoints:
                 logging.info("removing checkpoint %d, later than step %d", later, step)
                 self._discard(later)
 
+    def recover(self) -> None:
+        """Puts back what a process that was killed in the middle of a replacement had taken away.
+
+        For the process that writes here; call it before asking what there is.
+        """
+        if not self.directory.is_dir():
+            return
+        for path in self.directory.glob(f"{_REPLACED}*"):
+            name = path.name.removeprefix(_REPLACED).rpartition("-")[0]
+            if _NAME.fullmatch(name) and not (self.directory / name).exists():
+                path.rename(self.directory / name)
+                sync_directory(self.directory)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
     def close(self) -> None:
         """Frees Orbax's resources. Nothing is pending: `save` returns when all is written."""
         self._orbax.close()
@@ -209,15 +241,45 @@ class Checkpoints:
         last = self.latest_step()
         return "there is none yet" if last is None else f"the last complete one is of step {last}"
 
+    def _choose(self, read: Callable[[int], T], step: int | None) -> tuple[int, T]:
+        """Returns `read(step)`, or of the newest checkpoint that can be read, with its step."""
+        if step is not None:
+            return step, read(step)
+        damaged: dict[int, CheckpointError] = {}
+        # Listed anew each time: a run under way may remove one that a reader has just chosen.
+        while candidates := [found for found in self.steps() if found not in damaged]:
+            newest = max(candidates)
+            try:
+                result = read(newest)
+            except (CheckpointDamaged, CheckpointNotFound) as error:
+                damaged[newest] = error
+                logging.warning("%s", error)
+                continue
+            if damaged:
+                logging.warning("%s: using step %d instead", self.directory, newest)
+            return newest, result
+        if damaged:
+            raise CheckpointDamaged(
+                f"no intact checkpoint in {self.directory}:\n"
+                + "\n".join(str(error) for error in damaged.values())
+            )
+        raise CheckpointNotFound(
+            f"no checkpoint in {self.directory}: train first, or look elsewhere"
+        )
+
+    def _stored(self, step: int, saved: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Reads the arrays of a checkpoint that has been verified."""
+        if all(0 in entry["shape"] for entry in saved.values()):
+            return {}
+        with _quiet_orbax():
+            return self._orbax.restore(self._path(step) / "state")
+
     def _read(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
         manifest = self.verify(step)
         path = self._path(step)
         saved, asked = manifest["leaves"], unique_leaves(like)
         require_match(path, saved, asked)
-        stored: dict[str, np.ndarray] = {}
-        if any(0 not in entry["shape"] for entry in saved.values()):
-            with _quiet_orbax():
-                stored = self._orbax.restore(path / "state")
+        stored = self._stored(step, saved)
         leaves = [
             decode(name, stored.get(_stored_name(name)), saved[name], leaf)
             for name, leaf in asked.items()
@@ -241,10 +303,10 @@ class Checkpoints:
                 "command again"
             )
 
-    def _hide(self, step: int) -> Path | None:
+    def _hide(self, step: int, prefix: str = _DISCARDED) -> Path | None:
         """Takes a checkpoint out of sight, all of it at once; returns where its files are now."""
         path = self._path(step)
-        hidden = self.directory / f"{_DISCARDED}{path.name}-{os.getpid()}"
+        hidden = self.directory / f"{prefix}{path.name}-{os.getpid()}"
         shutil.rmtree(hidden, ignore_errors=True)
         try:
             return path.rename(hidden)

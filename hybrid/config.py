@@ -2,12 +2,14 @@
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 PARTS = ("physics", "learner", "task", "data")
+NONFINITE_POLICIES = ("stop", "skip", "roll_back")
 
 
 def default_config() -> ConfigDict:
@@ -17,6 +19,16 @@ def default_config() -> ConfigDict:
     optimizer's `overrides` are pairs of a regular expression over dotted parameter names and a
     multiplier of the learning rate, or None to freeze; the first match wins. `start_step` keeps a
     branch frozen until then; `every` updates it at every so many steps only.
+
+    `nonfinite` says what happens when a loss or gradient is NaN or infinite: "stop", "skip" the
+    step, or "roll_back" to the last checkpoint that was due while the data go on; the latter two up
+    to `limit` times a run. Of so many as `keep` the origin is searched and the batch saved.
+    `data.timeout_s` is how long the data may keep a run waiting.
+
+    Of the checkpoints the newest `keep_checkpoints` stay, those of every
+    `checkpoint_keep_every_steps` (0: none), and the one that is best by `checkpoint_best_metric`, a
+    metric of the evaluations ("": none), which is written when it is found. `init_from` is the work
+    directory of another run, of whose leaves those are taken that `init_leaves` matches.
     """
     return ConfigDict(
         {
@@ -28,7 +40,12 @@ def default_config() -> ConfigDict:
             "eval_every_steps": 200,
             "checkpoint_every_steps": 200,
             "keep_checkpoints": 3,
+            "checkpoint_keep_every_steps": 0,
+            "checkpoint_best_metric": "",
+            "checkpoint_best_mode": "min",
             "early_stop_evals": 0,
+            "init_from": "",
+            "init_leaves": ".*",
             "physics": {"target": "physics.carfac:Carfac", "kwargs": {}},
             "learner": {"target": "learners:ConvNet", "kwargs": {}},
             "task": {"target": "hybrid.tasks:Classification", "kwargs": {}},
@@ -37,9 +54,11 @@ def default_config() -> ConfigDict:
                 "root": "",
                 "kwargs": {},
                 "num_workers": 2,
+                "timeout_s": 120.0,
             },
             "physics_optimizer": _optimizer_config(1e-3),
             "learner_optimizer": _optimizer_config(1e-3),
+            "nonfinite": {"policy": "stop", "limit": 10, "keep": 3},
         }
     )
 
@@ -131,6 +150,7 @@ def check_config(config: ConfigDict) -> None:
         "log_every_steps",
         "physics_optimizer.every",
         "learner_optimizer.every",
+        "nonfinite.limit",
     ):
         _at_least(config, field, 1)
     for field in (
@@ -143,7 +163,9 @@ def check_config(config: ConfigDict) -> None:
         "eval_every_steps",
         "checkpoint_every_steps",
         "keep_checkpoints",
+        "checkpoint_keep_every_steps",
         "early_stop_evals",
+        "nonfinite.keep",
     ):
         _at_least(config, field, 0)
     if config.precision not in ("float32", "float64"):
@@ -152,6 +174,58 @@ def check_config(config: ConfigDict) -> None:
         )
     if config.keep_checkpoints < 1:
         raise ValueError("config.keep_checkpoints must be at least 1: a run resumes from the last")
+    _check_retention(config)
+    if config.nonfinite.policy not in NONFINITE_POLICIES:
+        raise ValueError(
+            f"config.nonfinite.policy must be one of {', '.join(NONFINITE_POLICIES)}, got "
+            f"{config.nonfinite.policy!r}"
+        )
+    if config.nonfinite.policy == "roll_back" and config.keep_checkpoints < 2:
+        raise ValueError(
+            "config.keep_checkpoints must be at least 2 for nonfinite.policy='roll_back', got "
+            f"{config.keep_checkpoints}: a checkpoint that a signal brings about may not take the "
+            "place of the one to go back to"
+        )
+    timeout_s = config.data.timeout_s
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise ValueError(
+            f"config.data.timeout_s must be a number of seconds > 0, got {timeout_s!r}"
+        )
+    try:
+        re.compile(config.init_leaves)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"config.init_leaves must be a regular expression, got {config.init_leaves!r}: {error}"
+        ) from error
+
+
+def _check_retention(config: ConfigDict) -> None:
+    if config.checkpoint_best_mode not in ("min", "max"):
+        raise ValueError(
+            "config.checkpoint_best_mode must be 'min' (a loss) or 'max' (an accuracy), got "
+            f"{config.checkpoint_best_mode!r}"
+        )
+    every, saved = config.checkpoint_keep_every_steps, config.checkpoint_every_steps
+    if every and (not saved or every % saved):
+        raise ValueError(
+            "config.checkpoint_keep_every_steps must be a multiple of checkpoint_every_steps, at "
+            f"which there are checkpoints to keep; got {every}, and {saved}"
+        )
+
+
+def complete_config(config: ConfigDict) -> ConfigDict:
+    """Returns a config of an earlier release with the fields that have come since, by default."""
+    return ConfigDict(_completed(config.to_dict(), default_config().to_dict()))
+
+
+def _completed(got: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(got)
+    for name, value in known.items():
+        if name not in got:
+            result[name] = value
+        elif isinstance(value, dict) and name != "kwargs" and isinstance(got[name], Mapping):
+            result[name] = _completed(got[name], value)
+    return result
 
 
 def _at_least(config: ConfigDict, field: str, low: int) -> None:
@@ -172,10 +246,13 @@ def _check_fields(got: Mapping[str, Any], known: Mapping[str, Any], where: str) 
             f"{where} lacks the field {missing[0]!r}: start from hybrid.config.default_config()"
         )
     for name, value in known.items():
-        if isinstance(value, dict) and name != "kwargs":
+        if isinstance(value, dict):
             if not isinstance(got[name], Mapping):
                 raise ValueError(f"{where}.{name} must hold fields, got {got[name]!r}")
-            _check_fields(got[name], value, f"{where}.{name}")
+            if name != "kwargs":
+                _check_fields(got[name], value, f"{where}.{name}")
+        elif isinstance(value, str) and not isinstance(got[name] or "", str):
+            raise ValueError(f"{where}.{name} must be a text, got {got[name]!r}")
 
 
 def unknown_name_message(path: str, name: str, known: list[str]) -> str:

@@ -39,7 +39,7 @@ def encode(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
             f"a state holds arrays, but {name} is {leaf!r}, a {type(leaf).__name__}: make it one "
             "with jnp.asarray, or save it in extras"
         )
-    description: dict[str, Any] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+    description = describe(leaf)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         description["key_impl"] = str(jax.random.key_impl(leaf))
         leaf = jax.random.key_data(leaf)
@@ -47,6 +47,14 @@ def encode(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
     if array.dtype.hasobject:
         raise CheckpointError(f"a state holds numbers, but {name} holds Python objects")
     return array, description
+
+
+def describe(leaf: Any) -> dict[str, Any]:
+    """Returns the shape and dtype of a leaf, concrete or abstract, as the manifest has them."""
+    return {
+        "shape": list(jnp.shape(leaf)),
+        "dtype": str(getattr(leaf, "dtype", type(leaf).__name__)),
+    }
 
 
 def decode(name: str, array: np.ndarray | None, description: dict[str, Any], like: Any) -> Any:
@@ -92,10 +100,7 @@ def require_match(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> N
     Raises:
         CheckpointMismatch: names every leaf that is missing, left over, or of other shape or dtype.
     """
-    wanted = {
-        name: {"shape": jnp.shape(leaf), "dtype": getattr(leaf, "dtype", type(leaf).__name__)}
-        for name, leaf in asked.items()
-    }
+    wanted = {name: describe(leaf) for name, leaf in asked.items()}
     lines = []
     for name in sorted(saved | wanted):
         if name not in saved:
@@ -109,7 +114,8 @@ def require_match(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> N
             f"checkpoint {path} is of another state; leaves that differ: {len(lines)}\n"
             + "\n".join(lines)
             + "\nNothing was restored. Use the config (physics, learner, optimizers, precision) "
-            "that it was written with, or another work directory."
+            "that it was written with, or another work directory; a new run takes what fits by "
+            "--init_from and --init_leaves."
         )
 
 

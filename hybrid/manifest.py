@@ -69,7 +69,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         checksum = manifest.pop("sha256")
         if checksum != _own_checksum(manifest):
             raise ValueError("its checksum is wrong")
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointDamaged(f"checkpoint {path} is damaged:\n  {_NAME}: {error}") from error
     if manifest["format"] > FORMAT_VERSION:
         raise CheckpointError(

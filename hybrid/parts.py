@@ -44,6 +44,17 @@ def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, B
     return state, (physics_optimizer, learner_optimizer)
 
 
+def evaluation_metrics(experiment: Experiment) -> list[str]:
+    """Names of the scalars that an evaluation of the experiment gives."""
+    task, config = experiment.task, experiment.config
+    shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
+    parts = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)), shapes)
+    _, aux = jax.eval_shape(
+        lambda p, q, c, batch: task.loss(p, q, c, batch, None, train=False), *parts, shapes
+    )
+    return ["loss", *aux["metrics"]]
+
+
 def training_loader(
     experiment: Experiment, position: dict[str, Any] | None = None
 ) -> Loader | IterableLoader:
@@ -59,6 +70,7 @@ def training_loader(
         batch_size=config.batch_size,
         seed=config.seed,
         num_workers=config.data.num_workers,
+        timeout_s=config.data.timeout_s,
         transforms=getattr(experiment.source, "transforms", ()),
         shuffle=True,
         repeat=True,
@@ -72,4 +84,11 @@ def evaluation_loader(experiment: Experiment, split: str) -> Loader | IterableLo
     options = {"batch_size": experiment.config.batch_size, "seed": experiment.config.seed}
     if not holds_items(dataset):
         return IterableLoader(dataset, repeat=False, **options)
-    return Loader(dataset, num_workers=0, shuffle=False, repeat=False, **options)
+    return Loader(
+        dataset,
+        num_workers=0,
+        shuffle=False,
+        repeat=False,
+        timeout_s=experiment.config.data.timeout_s,
+        **options,
+    )

@@ -1,17 +1,23 @@
 """A work directory belongs to one config and to one living process; both are checked here."""
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
 import json
 import os
 import socket
+import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from absl import logging
+from ml_collections import ConfigDict
+
+from hybrid.config import complete_config
 
 CONFIG_NAME = "config.json"
 LOCK_NAME = ".lock"
@@ -24,13 +30,22 @@ RUNTIME_FIELDS = frozenset(
         "eval_every_steps",
         "checkpoint_every_steps",
         "keep_checkpoints",
+        "checkpoint_keep_every_steps",
+        "checkpoint_best_metric",
+        "checkpoint_best_mode",
         "early_stop_evals",
         "data.root",
         "data.num_workers",
+        "data.timeout_s",
+        "nonfinite.policy",
+        "nonfinite.limit",
+        "nonfinite.keep",
     }
 )
 
 _ABSENT = "(absent)"
+_PARTIAL = ".partial"
+_STALE_S = 60.0
 
 
 class WorkdirError(RuntimeError):
@@ -112,7 +127,7 @@ def claim(
     lock = _lock(workdir)
     try:
         found = read_config(workdir) if (workdir / CONFIG_NAME).exists() else None
-        changes = differences(found, given) if found is not None else {}
+        changes = {} if found is None else differences(*map(_with_new_fields, (found, given)))
         refused = {field: line for field, line in changes.items() if field not in RUNTIME_FIELDS}
         if refused and not allow_change:
             raise WorkdirConflict(
@@ -206,6 +221,11 @@ def _show(leaves: Mapping[str, Any], field: str) -> str:
     return repr(leaves[field]) if field in leaves else _ABSENT
 
 
+def _with_new_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with the fields that have come since the release that wrote it."""
+    return plain(complete_config(ConfigDict(config)))
+
+
 def _lock(workdir: Path) -> int | None:
     """Takes the directory's lock; None where the file system has no locks."""
     descriptor = os.open(workdir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -234,7 +254,8 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
         data: text (as UTF-8) or bytes.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Not the name of the file in it: TensorBoard takes whatever has "tfevents" in its name.
+    partial = path.with_name(f".{zlib.crc32(path.name.encode()):08x}-{os.getpid()}{_PARTIAL}")
     try:
         with partial.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -245,6 +266,14 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def sweep(directory: str | Path) -> None:
+    """Removes what killed processes left of atomic writes; what another may still write stays."""
+    for path in Path(directory).glob(f".*{_PARTIAL}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()
 
 
 def sync_directory(path: str | Path) -> None:

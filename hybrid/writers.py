@@ -5,6 +5,7 @@ queue that its `flush` does not empty, so a kill loses rows that seemed written;
 writer is used directly.
 """
 
+import contextlib
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from google.protobuf.message import DecodeError
 from tensorboardX import RecordWriter, summary
 from tensorboardX.proto.event_pb2 import (  # made at run time by protobuf
     Event,  # pyright: ignore[reportAttributeAccessIssue]
@@ -26,15 +28,25 @@ from tensorboardX.proto.event_pb2 import (  # made at run time by protobuf
 )
 from tensorboardX.record_writer import masked_crc32c
 
-from hybrid.workdir import sync_directory, write_atomic
+from hybrid.workdir import sweep, sync_directory, write_atomic
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 
-# Scalars that read a clock; a task's own are to start with the prefix. Everything else in a row is
-# the same, bit for bit, whether a run was interrupted or not.
+# Scalars that read a clock, or tell where batches from elsewhere came to lie in memory; a task's
+# own are to start with the prefix. Everything else in a row is the same, bit for bit, whether a run
+# was interrupted or not.
 CLOCK_FIELDS = frozenset(
-    {"clips_per_s", "audio_s_per_s", "steps_per_s", "step_s", "data_wait_s", "wall_s"}
+    {
+        "clips_per_s",
+        "audio_s_per_s",
+        "steps_per_s",
+        "step_s",
+        "data_wait_s",
+        "wall_s",
+        "aliased_bytes_per_batch",
+        "copied_bytes_per_batch",
+    }
 )
 CLOCK_PREFIX = "clock/"
 
@@ -43,11 +55,12 @@ _LENGTH_BYTES, _CRC_BYTES = 8, 4
 
 
 class Writer:
-    """Writes scalars, images and texts of a run; one process at a time.
+    """Writes scalars, images, sounds and texts of a run; one process at a time.
 
     A run that goes back to a checkpoint opens a writer with the checkpoint's step: all that was
     written for later steps is then taken out of both logs, to be written again. So whatever belongs
-    to a step must be written, and `flush` called, before the checkpoint of that step is saved.
+    to a step must be written, and `flush` called, before the checkpoint of that step is saved; of
+    an evaluation that was interrupted, what is there already is not repeated.
     """
 
     def __init__(self, workdir: str | Path, start_step: int = 0) -> None:
@@ -60,10 +73,14 @@ class Writer:
         self._metrics_path = Path(workdir) / METRICS_NAME
         self._events_dir = Path(workdir) / TENSORBOARD_NAME
         self._events_dir.mkdir(parents=True, exist_ok=True)
+        sweep(workdir)
+        sweep(self._events_dir)
         keep_until = start_step if start_step > 0 else -1
-        _truncate_rows(self._metrics_path, keep_until)
+        self._start_step = keep_until
+        self._splits_there = _truncate_rows(self._metrics_path, keep_until)
+        self._tags_there: set[str] = set()
         for path in event_files(self._events_dir):
-            _truncate_events(path, keep_until)
+            self._tags_there |= _truncate_events(path, keep_until)
         self._metrics = self._metrics_path.open("ab")
         self._events = RecordWriter(str(_new_event_file(self._events_dir)))
         self._add(Event(file_version="brain.Event:2"))
@@ -85,15 +102,16 @@ class Writer:
         """
         row = {name: _plain(name, value) for name, value in values.items()}
         line = json.dumps({"step": int(step), "split": split, **row}) + "\n"
-        # One write call for a line: a kill leaves it whole, or torn at the end of the file.
-        self._metrics.write(line.encode())
-        self._metrics.flush()
+        if step != self._start_step or split not in self._splits_there:
+            # One write call for a line: a kill leaves it whole, or torn at the end of the file.
+            self._metrics.write(line.encode())
+            self._metrics.flush()
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         record = summary.Summary()
         for name, value in numbers.items():
             record.MergeFrom(summary.scalar(f"{split}/{name}", value))
         if numbers:
-            self._add(Event(step=int(step), summary=record))
+            self._add_summary(step, record)
         if time.monotonic() - self._flushed > _FLUSH_S:
             self.flush()
 
@@ -114,11 +132,39 @@ class Writer:
                 f"{pixels.dtype} {list(pixels.shape)}"
             )
         picture = summary.image(name, pixels, dataformats="HWC")
-        self._add(Event(step=int(step), summary=picture))
+        self._add_summary(step, picture)
+
+    def audio(self, step: int, name: str, samples: np.ndarray, sample_rate_hz: float | int) -> None:
+        """Writes a sound to TensorBoard, as 16-bit WAV.
+
+        Args:
+            step: steps done.
+            name: its tag.
+            samples: floats [time] or [time, 1 or 2]; what exceeds full scale, 1.0, is cut off.
+            sample_rate_hz: a whole number.
+
+        Raises:
+            ValueError: another dtype or shape, samples that are not finite, or another rate.
+        """
+        channels = samples.shape[1] if samples.ndim == 2 else 1
+        if samples.dtype.kind != "f" or samples.ndim not in (1, 2) or channels not in (1, 2):
+            raise ValueError(
+                f"a sound must be floats [time] or [time, 1 or 2], {name!r} is "
+                f"{samples.dtype} {list(samples.shape)}"
+            )
+        if not samples.size or not np.isfinite(samples).all():
+            raise ValueError(f"a sound must hold samples, all of them finite; {name!r} does not")
+        if sample_rate_hz <= 0 or sample_rate_hz != int(sample_rate_hz):
+            raise ValueError(
+                f"a sound has a whole number of samples a second; {name!r} has {sample_rate_hz!r}"
+            )
+        within = np.clip(samples.astype(np.float32), -1, 1)
+        sound = summary.audio(name, within, sample_rate=int(sample_rate_hz))
+        self._add_summary(step, sound)
 
     def text(self, step: int, name: str, text: str) -> None:
         """Writes a text (Markdown) to TensorBoard."""
-        self._add(Event(step=int(step), summary=summary.text(name, text)))
+        self._add_summary(step, summary.text(name, text))
 
     def flush(self) -> None:
         """Returns when everything written so far is on the disk."""
@@ -127,10 +173,11 @@ class Writer:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Flushes and closes both logs."""
-        self.flush()
-        self._metrics.close()
-        self._events.close()
+        """Flushes and closes both logs, even where the disk has no room for the rest."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._events.close)
+            stack.callback(self._metrics.close)
+            self.flush()
 
     def __enter__(self) -> "Writer":
         return self
@@ -142,6 +189,10 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _add_summary(self, step: int, made: Any) -> None:
+        if step != self._start_step or made.value[0].tag not in self._tags_there:
+            self._add(Event(step=int(step), summary=made))
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()
@@ -198,31 +249,41 @@ def _rows(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         yield line, row
 
 
-def _truncate_rows(path: Path, last_step: int) -> None:
+def _truncate_rows(path: Path, last_step: int) -> set[str]:
+    """Takes rows after a step, and what is no row, out; returns the splits that the step has."""
     if not path.exists():
-        return
-    kept = b"".join(line for line, row in _rows(path) if row["step"] <= last_step)
+        return set()
+    rows = [(line, row) for line, row in _rows(path) if row["step"] <= last_step]
+    kept = b"".join(line for line, _ in rows)
     if len(kept) != path.stat().st_size:
         write_atomic(path, kept)
+    return {row.get("split", "") for _, row in rows if row["step"] == last_step}
 
 
-def _truncate_events(path: Path, last_step: int) -> None:
-    """Takes events after a step, and a torn record at the end, out of an event file."""
-    kept, events = io.BytesIO(), 0
+def _truncate_events(path: Path, last_step: int) -> set[str]:
+    """Takes events after a step, and a torn record at the end, out of an event file.
+
+    Returns:
+        The tags that the step has.
+    """
+    kept, events, tags = io.BytesIO(), 0, set()
     for record, event in _records(path.read_bytes()):
         if not event.HasField("summary"):
             kept.write(record)
         elif event.step <= last_step:
             kept.write(record)
             events += 1
+            if event.step == last_step:
+                tags |= {value.tag for value in event.summary.value}
     if not events:
         path.unlink()
     elif kept.tell() != path.stat().st_size:
         write_atomic(path, kept.getvalue())
+    return tags
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, Event]]:
-    """Yields the whole records of an event file, framed and decoded, up to the first torn one.
+    """Yields the whole records of an event file, framed and decoded, up to the first bad one.
 
     A record is its length (8 bytes), the length's CRC (4), the event, the event's CRC (4).
     """
@@ -234,7 +295,12 @@ def _records(data: bytes) -> Iterator[tuple[bytes, Event]]:
         crc = data[body - _CRC_BYTES : body]
         if end + _CRC_BYTES > len(data) or crc != masked_crc32c(header).to_bytes(4, "little"):
             return
-        yield data[start : end + _CRC_BYTES], Event.FromString(data[body:end])
+        try:
+            # Not checked by its CRC, which would take a quarter of a second a megabyte.
+            event = Event.FromString(data[body:end])
+        except DecodeError:
+            return
+        yield data[start : end + _CRC_BYTES], event
         start = end + _CRC_BYTES
 
 
