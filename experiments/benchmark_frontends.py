@@ -1,8 +1,8 @@
-"""Times front ends against torchaudio and SciPy, and the training step of ear and cortex: a table.
+"""Times front ends and filters against torchaudio and SciPy, and a training step of ear and cortex.
 
     python -m experiments.benchmark_frontends --out=runs/benchmark [--famularo_path=CHECKOUT]
 
-Each front end and its peer take turns, so that what else the machine does hits both alike. Times
+Each and its peer take turns, so that what else the machine does hits both alike. Times
 are medians over the rounds, wall clock and processor time of the whole process (all its threads);
 ratios are medians over the rounds, below 1 where ours is faster. Writes `frontends.md`.
 """
@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     audio = noise(values.clips, values.seconds)
     rows = [measured(pair, values.rounds) for pair in pairs(audio)]
+    filters = [measured(pair, values.rounds) for pair in filter_pairs(audio)]
     how = (
         f"{values.clips} clips of {values.seconds:g} s at {RATE_HZ} Hz, float32; milliseconds per "
         f"second of audio, median of {values.rounds} rounds; load {os.getloadavg()[0]:.1f} on "
@@ -73,6 +74,8 @@ def main(argv: Sequence[str]) -> None:
         "# Front ends: time of a forward pass",
         how,
         table(rows, values.clips * values.seconds),
+        "## Filters: forward, and gradient for signal and filter",
+        table(filters, values.clips * values.seconds),
         "## Training step of ear and cortex",
         training(values.rounds, values.famularo_path),
     ]
@@ -125,6 +128,74 @@ def pairs(audio: np.ndarray) -> list[Pair]:
     layout = FeatureLayout(ear.sample_rate_hz / ear.hop_samples, heard.shape[2:])
     found.append(Pair("40 STRFs", after(Strf(), layout, heard)))
     return found
+
+
+def filter_pairs(audio: np.ndarray, n_taps: int = 512) -> list[Pair]:
+    """Filters and their gradients beside SciPy, compiled and warm.
+
+    Args:
+        audio: `[clips, time]`.
+        n_taps: of the FIR filter.
+    """
+    import jax
+    import jax.numpy as jnp
+    import scipy.signal
+
+    from physics.filters import analytic_signal, convolve, lfilter, sosfilt
+
+    rng = np.random.default_rng(1)
+    taps = (rng.standard_normal(n_taps) / n_taps).astype(np.float32)
+    cotangent = rng.standard_normal(audio.shape).astype(np.float32)
+    sections = scipy.signal.butter(8, 0.3, output="sos").astype(np.float32)
+    b, a = (x.astype(np.float32) for x in scipy.signal.butter(2, 0.3))
+    x, w = jnp.asarray(audio), jnp.asarray(cotangent)
+
+    def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.grad(lambda *arguments: jnp.vdot(function(*arguments), w), argnums=(0, 1))
+
+    def fir(x: Any, h: Any) -> Any:
+        return convolve(x, h)[0]
+
+    def cascade(x: Any, sos: Any) -> Any:
+        return sosfilt(sos, x)[0]
+
+    def pole_zero(x: Any, b: Any, a: Any) -> Any:
+        return lfilter(b, a, x)[0]
+
+    filters = jnp.asarray(taps), jnp.asarray(sections)
+    return [
+        Pair(
+            f"FIR, {n_taps} taps",
+            compiled(fir, x, filters[0]),
+            "SciPy, oaconvolve",
+            peers.fir(audio, taps),
+        ),
+        Pair(
+            f"FIR, {n_taps} taps, gradient",
+            compiled(gradient(fir), x, filters[0]),
+            "SciPy, oaconvolve and fftconvolve",
+            peers.fir_gradient(audio, taps, cotangent),
+        ),
+        Pair(
+            "second order",
+            compiled(pole_zero, x, jnp.asarray(b), jnp.asarray(a[1:])),
+            "SciPy, lfilter",
+            lambda: scipy.signal.lfilter(b, a, audio),
+        ),
+        Pair(
+            "4 second-order sections",
+            compiled(cascade, x, filters[1]),
+            "SciPy, sosfilt",
+            lambda: scipy.signal.sosfilt(sections, audio),
+        ),
+        Pair("the same, gradient", compiled(gradient(cascade), x, filters[1])),
+        Pair(
+            "analytic signal",
+            compiled(analytic_signal, x),
+            "SciPy, hilbert",
+            lambda: scipy.signal.hilbert(audio),
+        ),
+    ]
 
 
 def forward(module: Any, audio: np.ndarray) -> Callable[[], Any]:

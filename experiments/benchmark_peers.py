@@ -101,6 +101,26 @@ def auditory_spectrogram(module: Any, audio: np.ndarray) -> Call:
     return call
 
 
+def fir(audio: np.ndarray, taps: np.ndarray) -> Call:
+    """A causal FIR filter of every clip; `[clips, time]`."""
+    return lambda: _convolved(audio, taps[None])[:, 0]
+
+
+def fir_gradient(
+    audio: np.ndarray, taps: np.ndarray, cotangent: np.ndarray
+) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    """Gradients of `sum(cotangent * fir(audio, taps))` for the audio and for the taps."""
+
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        by_audio = _convolved(cotangent[:, ::-1], taps[None])[:, 0, ::-1]
+        with scipy.fft.set_workers(os.cpu_count() or 1):
+            lags = scipy.signal.fftconvolve(cotangent, audio[:, ::-1], axes=-1)
+        start = audio.shape[-1] - 1
+        return by_audio, lags[:, start : start + taps.size].sum(axis=0)
+
+    return call
+
+
 def _convolved(audio: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """`[clips, channels, time]`, from the first sample on."""
     with scipy.fft.set_workers(os.cpu_count() or 1):

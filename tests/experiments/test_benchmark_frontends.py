@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,6 +23,16 @@ def test_peers_compute_the_same(pairs):
     for pair in compared:
         ours, theirs = np.asarray(pair.ours()), np.asarray(pair.peer())
         np.testing.assert_allclose(theirs, ours, atol=1e-3 * np.abs(ours).max(), err_msg=pair.name)
+
+
+def test_peers_filter_alike():
+    compared = [pair for pair in benchmark.filter_pairs(benchmark.noise(2, 0.1), 32) if pair.peer]
+    assert len(compared) == 5
+    for pair in compared:
+        both = (jax.tree.leaves(call()) for call in (pair.ours, pair.peer))
+        for ours, theirs in zip(*both, strict=True):
+            scale = np.abs(theirs).max()
+            np.testing.assert_allclose(theirs, ours, atol=1e-4 * scale, err_msg=pair.name)
 
 
 def test_mel_does_the_same_work():
