@@ -146,8 +146,9 @@ def filter_pairs(audio: np.ndarray, n_taps: int = 512) -> list[Pair]:
     rng = np.random.default_rng(1)
     taps = (rng.standard_normal(n_taps) / n_taps).astype(np.float32)
     cotangent = rng.standard_normal(audio.shape).astype(np.float32)
-    sections = scipy.signal.butter(8, 0.3, output="sos").astype(np.float32)
-    b, a = (x.astype(np.float32) for x in scipy.signal.butter(2, 0.3))
+    design: Any = scipy.signal.butter
+    sections = np.asarray(design(8, 0.3, output="sos"), np.float32)
+    b, a = np.asarray(design(2, 0.3), np.float32)
     x, w = jnp.asarray(audio), jnp.asarray(cotangent)
 
     def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
