@@ -1,0 +1,282 @@
+"""Serves musical notes of known pitch, recorded or generated, for instruments to be learned from.
+
+Recordings are the packages `tonejs-instrument-NAME-mp3` of the npm registry: notes from several
+public sources, gathered, trimmed and levelled by Nicholaus Brosowsky for tonejs-instruments and
+packed by Makefully Studios (samples: CC BY 3.0; see README.md in each package).
+"""
+
+import dataclasses
+import pathlib
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32
+
+from data.audio_files import AudioFileError, resample
+from data.note_synthesis import INSTRUMENTS, make_note, note_hz
+from data.source import AudioSource, ClipDataset, DataRootError, OnBadFile, check_split
+from data.transforms import Item
+
+RECORDED = ("cello", "clarinet", "flute", "saxophone", "trombone", "trumpet", "violin")
+_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_NOTE_FILE = re.compile(r"([A-G])([s#]?)(\d)\.(mp3|ogg|wav)")
+_INSTRUMENT = re.compile(r"[a-z]+(-[a-z]+)*")
+_FADE_S = 0.02
+_NPM_TIMEOUT_S = 600
+
+
+class Note(NamedTuple):
+    """One note: where it lies (or what it is called), its instrument's label, pitch and take."""
+
+    name: str
+    label: int
+    midi: int
+    take: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Notes(AudioSource):
+    """Notes of several instruments, which are the labels; items have their pitch as `f0_hz` too.
+
+    A pitch belongs to one split, whatever the instrument: a MIDI number that leaves 2 when divided
+    by five is a test note, one that leaves 4 is for validation, the rest is for training.
+
+    Attributes:
+        root: folder of the packages `tonejs-instrument-NAME-mp3`; None: notes are generated.
+        sample_rate_hz: see `AudioSource`, as the other fields.
+        seconds: what lasts longer is cut, and faded out.
+        instruments: names of packages, or of generated instruments; none: `RECORDED`, or all that
+            can be generated.
+        low_midi: lowest note.
+        high_midi: highest note.
+        takes: notes of each pitch and instrument, where they are generated.
+        download: fetch missing packages by npm into `root` (about 3 MB each).
+    """
+
+    sample_rate_hz: int | float = 16_000
+    seconds: int | float = 4.0
+    instruments: Sequence[str] = ()
+    low_midi: int = 48
+    high_midi: int = 84
+    takes: int = 2
+    download: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.download and not self.root:
+            raise ValueError(
+                "notes are downloaded into a folder; download=True came without one; set "
+                "--config.data.root=DIR"
+            )
+        for name in self.class_names:
+            self._check_instrument(name)
+        _ = self.transforms
+        if missing := set(range(len(self.class_names))) - {n.label for n in self.notes("train")}:
+            names = ", ".join(self.class_names[label] for label in sorted(missing))
+            raise DataRootError(
+                f"every instrument must have training notes from {self.low_midi} to "
+                f"{self.high_midi}; {names} has none; widen low_midi and high_midi or leave it out"
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the instruments."""
+        return tuple(self.instruments) or (RECORDED if self.root else tuple(INSTRUMENTS))
+
+    def notes(self, split: str) -> list[Note]:
+        """Returns the notes of a split, sorted by instrument, pitch and take."""
+        check_split(split)
+        notes = []
+        for label, name in enumerate(self.class_names):
+            notes += self._recorded(name, label) if self.root else self._generated(name, label)
+        inside = (n for n in notes if self.low_midi <= n.midi <= self.high_midi)
+        return [note for note in inside if split_of(note.midi) == split]
+
+    def dataset(self, split: str) -> "NoteDataset":
+        """Returns the notes of "train", "validation" or "test"."""
+        return NoteDataset(
+            self._folder if self.root else None,
+            self.notes(split),
+            sample_rate_hz=int(self.sample_rate_hz),
+            num_samples=self.num_samples,
+            on_bad_file=self.on_bad_file,
+            cache_bytes=self.cache_bytes,
+        )
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return pathlib.Path(self.root or "").expanduser()
+
+    def _generated(self, name: str, label: int) -> list[Note]:
+        pitches = range(self.low_midi, self.high_midi + 1)
+        takes = range(self.takes)
+        return [
+            Note(f"{name}/{midi}/{take}", label, midi, take) for midi in pitches for take in takes
+        ]
+
+    def _recorded(self, name: str, label: int) -> list[Note]:
+        folder = self._folder / package(name)
+        found = ((file, midi_of(file.name)) for file in sorted(folder.iterdir()))
+        notes = [
+            Note(str(file.relative_to(self._folder)), label, midi)
+            for file, midi in found
+            if midi is not None
+        ]
+        return sorted(notes, key=lambda note: note.midi)
+
+    def _check_instrument(self, name: str) -> None:
+        if not self.root:
+            if name not in INSTRUMENTS:
+                raise ValueError(
+                    f"without a data root notes are generated for {', '.join(INSTRUMENTS)}; got "
+                    f"{name!r}; set --config.data.root=DIR for recordings"
+                )
+            return
+        if not _INSTRUMENT.fullmatch(name):
+            raise ValueError(
+                f"an instrument is named in small letters and hyphens; got {name!r}; take one of "
+                f"{', '.join(RECORDED)}"
+            )
+        if not (self._folder / package(name)).is_dir():
+            if not self.download:
+                raise DataRootError(
+                    f"notes of {name!r} lie in ROOT/{package(name)}; {self._folder} has no such "
+                    """folder; fetch it with --data_kwargs='{"download": true}', or leave the """
+                    "data root empty for generated notes"
+                )
+            fetch(name, self._folder)
+
+
+class NoteDataset(ClipDataset):
+    """Notes of one split; an item has `f0_hz`, float32, the nominal pitch, beside a clip's keys."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path | None,
+        notes: Sequence[Note],
+        *,
+        sample_rate_hz: int,
+        num_samples: int,
+        on_bad_file: OnBadFile = "error",
+        cache_bytes: int = 1 << 30,
+    ):
+        """Initializes a data set; nothing is read or generated yet.
+
+        Args:
+            folder: what the names are relative to; None: notes are generated.
+            notes: what there is.
+            sample_rate_hz: the sample rate of the items.
+            num_samples: length that items are padded or cut to.
+            on_bad_file: see `ClipDataset`.
+            cache_bytes: see `ClipDataset`.
+        """
+        super().__init__(
+            folder or pathlib.Path("generated"),
+            [note.name for note in notes],
+            [note.label for note in notes],
+            file_rate_hz=sample_rate_hz,
+            sample_rate_hz=sample_rate_hz,
+            num_samples=num_samples,
+            on_bad_file=on_bad_file,
+            cache_bytes=cache_bytes,
+        )
+        self.notes = tuple(notes)
+        self.generated = folder is None
+
+    def __getitem__(self, index: int) -> Item:
+        """Returns one note; see `ItemDataset`."""
+        f0_hz = np.asarray(note_hz(self.notes[index].midi), np.float32)
+        return super().__getitem__(index) | {"f0_hz": f0_hz}
+
+    def _decode(self, index: int) -> Float32[np.ndarray, " time"]:
+        note = self.notes[index]
+        if self.generated:
+            name = note.name.partition("/")[0]
+            return make_note(name, note.midi, note.take, self.sample_rate_hz, self.num_samples)
+        return read_note(self.root / note.name, self.sample_rate_hz, self.num_samples)
+
+
+def split_of(midi: int) -> str:
+    """Returns the split that a pitch belongs to."""
+    return {2: "test", 4: "validation"}.get(midi % 5, "train")
+
+
+def midi_of(file_name: str) -> int | None:
+    """Returns the MIDI number that a file of the packages is named by (`As3.mp3`: 58), or None."""
+    match = _NOTE_FILE.fullmatch(file_name)
+    if match is None:
+        return None
+    return 12 * (int(match[3]) + 1) + _SEMITONES[match[1]] + bool(match[2])
+
+
+def package(instrument: str) -> str:
+    """Returns the name of an instrument's package."""
+    return f"tonejs-instrument-{instrument}-mp3"
+
+
+def read_note(
+    path: pathlib.Path, sample_rate_hz: int, max_samples: int
+) -> Float32[np.ndarray, " time"]:
+    """Decodes a recording, mixes its channels, resamples it, and cuts it with a short fade.
+
+    Raises:
+        AudioFileError: it is missing, cannot be decoded, or is empty or not finite.
+    """
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioFileError.about(path, "a note must decode as audio", f"got: {error}") from error
+    if not len(samples) or not np.isfinite(samples).all():
+        found = "it is empty" if not len(samples) else "it has others"
+        raise AudioFileError.about(path, "a note must have samples, finite ones", found)
+    mono = resample(samples.mean(axis=1), rate_hz, sample_rate_hz)
+    if len(mono) <= max_samples:
+        return mono
+    fade = min(max_samples, round(_FADE_S * sample_rate_hz))
+    mono = mono[:max_samples].copy()
+    mono[max_samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return mono
+
+
+def fetch(instrument: str, root: pathlib.Path) -> None:
+    """Fetches the package of an instrument by the npm client; its folder appears when complete.
+
+    Nothing of the package is run: the archive is fetched, and regular files are taken out of it.
+
+    Raises:
+        DataRootError: there is no npm, it failed, or the archive holds no notes.
+    """
+    name, npm = package(instrument), shutil.which("npm")
+    rule = f"the notes of {instrument!r} are fetched as the npm package {name}"
+    way_out = "put the unpacked package there by hand, or leave the root empty for generated notes"
+    if npm is None:
+        raise DataRootError(f"{rule}; there is no npm here; install Node.js, {way_out}")
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as partial:
+        command: list[Any] = [npm, "pack", "--ignore-scripts", "--silent", name]
+        try:
+            subprocess.run(
+                command,
+                cwd=partial,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_NPM_TIMEOUT_S,
+            )
+            (archive,) = pathlib.Path(partial).glob("*.tgz")
+            with tarfile.open(archive) as tar:
+                tar.extractall(partial, filter="data")
+        except (subprocess.SubprocessError, OSError, ValueError, tarfile.TarError) as error:
+            said = getattr(error, "stderr", None) or error
+            raise DataRootError(f"{rule}; that failed: {said}; {way_out}") from error
+        unpacked = pathlib.Path(partial) / "package"
+        if not any(midi_of(file.name) is not None for file in unpacked.glob("*")):
+            raise DataRootError(f"{rule}; it holds no notes such as A4.mp3; {way_out}")
+        unpacked.rename(root / name)
