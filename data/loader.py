@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Literal
 
 import torch
@@ -209,7 +211,8 @@ class Loader:
                 generator=torch.Generator().manual_seed(self._order.seed),
                 **self._worker_options,
             )
-        self._stream = iter(self._loader)
+        with _interrupts_held(self._num_workers):
+            self._stream = iter(self._loader)
 
     def _wait(self) -> Built:
         """Returns the stream's next element, or says who keeps it waiting."""
@@ -289,6 +292,24 @@ class Loader:
         with contextlib.suppress(AttributeError):
             return self._dataset.name(index)  # pyright: ignore[reportAttributeAccessIssue]
         return f"item {index}"
+
+
+@contextlib.contextmanager
+def _interrupts_held(num_workers: int) -> Iterator[None]:
+    """Lets processes start with SIGINT blocked; workers ignore it later, as the fork server does.
+
+    Ctrl-C in a terminal reaches all of them, and would end them while they still import.
+    """
+    if not num_workers:
+        yield
+        return
+    # If it were started on the way, it would take the block away.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context(start_method: StartMethod | None) -> Any:

@@ -1,8 +1,8 @@
 """Evaluates a run on a split: a table to read, `evaluate_SPLIT.json` and `confusion_SPLIT.png`.
 
-    python -m experiments.evaluate --workdir=runs/tones [--split=test]
+    python -m experiments.evaluate --workdir=runs/tones [--split=test] [--checkpoint=best]
 
-The newest intact checkpoint is used; a run that is still training is left undisturbed.
+The newest intact checkpoint is used by default; a run that is still training is left undisturbed.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.launch import run
+from experiments.launch import define_trust_flag, run
 
 SPLITS = ("train", "validation", "test")
 
@@ -25,9 +25,12 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "initial_physics", False, "Put the physics that the run started from back first."
     )
-    flags.DEFINE_integer(
-        "step", None, "Which checkpoint; the newest one by default.", lower_bound=0
+    flags.DEFINE_string(
+        "checkpoint",
+        "latest",
+        "Which: `latest`, `best` by the run's config.checkpoint_best_metric, or a number of steps.",
     )
+    define_trust_flag()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,7 +40,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"evaluate takes flags only, got {' '.join(argv[1:])}: see --help")
     values = flags.FLAGS
-    loaded = hybrid.load(values.workdir, values.step, values.data_root)
+    step = int(values.checkpoint) if values.checkpoint.isdecimal() else values.checkpoint
+    loaded = hybrid.load(values.workdir, step, values.data_root, values.trust)
     state = hybrid.with_initial_physics(loaded) if values.initial_physics else None
     result = evaluate_split(loaded, values.split, state)
     print_result(result)

@@ -5,16 +5,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from hybrid.build import Experiment
+from hybrid.checkpoints import Checkpoints
 from hybrid.parts import start
 from hybrid.paths import named_leaves
 from hybrid.state import HybridState
 
 
-def initial_state(experiment: Experiment) -> HybridState:
-    """The state that the experiment started from."""
-    with jax.enable_x64(experiment.config.precision == "float64"):
-        return start(experiment)[0]
+def initial_state(run: Any) -> HybridState:
+    """The state that a run started from, leaves that it took over from another run among it.
+
+    Args:
+        run: a `hybrid.Run`.
+    """
+    with jax.enable_x64(run.config.precision == "float64"):
+        state = start(run)[0]
+        if not run.config.init_from:
+            return state
+        checkpoints = Checkpoints(run.workdir / "checkpoints")
+        try:
+            return checkpoints.restore(state, 0)[0]
+        finally:
+            checkpoints.close()
 
 
 def with_initial_physics(run: Any) -> HybridState:

@@ -1,0 +1,135 @@
+"""Proves that a run loses nothing: kills, signals, damage, a full disk; then the bits are compared.
+
+    python -m experiments.torture --out=runs/torture
+
+Trains once without interruption, and once with one fault after the other, each time started again
+with the same command. Parameters, optimizers, keys, data positions, rows of `metrics.jsonl` and of
+TensorBoard must be the same bits in both (but for what reads a clock), or the exit code is 1.
+Prints a table of faults and what became of them, and writes it to `torture.md`.
+"""
+
+import collections
+import json
+import random
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments.launch import run
+from experiments.torture_compare import differences
+from experiments.torture_faults import Outcome, Victim
+
+PHYSICS = {
+    "front": {"target": "physics.spectra:Mel", "n_mels": 16},
+    "stages": [{"target": "physics.compressors:PowerLaw"}],
+}
+# Cheap to compile, yet with all that can go wrong: workers, augmentation, dropout, batch
+# statistics, two optimizers with moments, a branch that starts late and rests every other step.
+COMMAND = (
+    "--config=tones",
+    "--config.batch_size=8",
+    "--config.log_every_steps=10",
+    "--config.eval_every_steps=100",
+    "--config.checkpoint_every_steps=50",
+    "--config.checkpoint_best_metric=loss",
+    "--config.physics.target=physics.compose:Compose",
+    "--physics_kwargs=" + json.dumps(PHYSICS),
+    "--config.learner.target=learners:MLP",
+    '--learner_kwargs={"widths": [32]}',
+    "--config.physics_optimizer.start_step=30",
+    "--config.physics_optimizer.every=2",
+)
+OTHERS = (
+    "kill_while_saving",
+    "kill_while_evaluating",
+    "terminate",
+    "interrupt",
+    "terminate_twice",
+    "truncate",
+    "flip",
+    "remove",
+    "fill_disk",
+    "start_second",
+    "kill_worker",
+)
+"""Faults beside the kills at random moments; methods of `Victim`."""
+
+
+def define_flags() -> None:
+    """Defines the flags."""
+    flags.DEFINE_string("out", "runs/torture", "Directory for both runs and the table.")
+    flags.DEFINE_integer("kills", 30, "SIGKILLs at random moments.", lower_bound=0)
+    flags.DEFINE_integer("each", 2, "How often each of the other faults comes.", lower_bound=0)
+    flags.DEFINE_integer("steps", 1500, "Length of the run.", lower_bound=100)
+    flags.DEFINE_integer("seed", 0, "Decides the moments and the order of the faults.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs both, compares, and prints the table."""
+    if len(argv) > 1:
+        raise ValueError(f"torture takes flags only, got {' '.join(argv[1:])}: see --help")
+    values, begin = flags.FLAGS, time.monotonic()
+    out = Path(values.out)
+    for name in ("whole", "tortured"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    rng = random.Random(values.seed)
+    command = [sys.executable, "-m", "experiments.train", *COMMAND]
+    command.append(f"--config.num_steps={values.steps}")
+    whole = Victim([*command, f"--workdir={out / 'whole'}"], out / "whole", rng)
+    whole.finish()
+    faults = schedule(values.kills, values.each, rng)
+    # So that the last fault still finds a run that is under way.
+    window_s = 1.2 * whole.training_s / max(len(faults), 1)
+    command.append(f"--workdir={out / 'tortured'}")
+    victim = Victim(command, out / "tortured", rng, whole.startup_s, window_s)
+    outcomes = []
+    for name in faults:
+        outcomes += [outcome := getattr(victim, name)()]
+        print(f"{outcome.fault}: {outcome.result}", file=sys.stderr, flush=True)
+    victim.finish()
+    found = differences(out / "whole", out / "tortured")
+    minutes = (time.monotonic() - begin) / 60
+    text = report(outcomes, found, values.steps, minutes)
+    print(text)
+    (out / "torture.md").write_text(text, encoding="utf-8")
+    if found or not all(outcome.expected for outcome in outcomes):
+        sys.exit(1)
+
+
+def schedule(kills: int, each: int, rng: random.Random) -> list[str]:
+    """Returns the faults in a random order."""
+    faults = ["kill"] * kills + [name for name in OTHERS for _ in range(each)]
+    rng.shuffle(faults)
+    return faults
+
+
+def report(
+    outcomes: Sequence[Outcome], found: Sequence[str], steps: int, minutes: float | int
+) -> str:
+    """Returns the table in Markdown, and whether the runs ended with the same bits."""
+    groups: Mapping[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome.fault, outcome.how].append(outcome.result)
+    lines = ["| fault | how it is injected | times | what happened |", "|---|---|---|---|"]
+    for (fault, how), results in groups.items():
+        counts = collections.Counter(results)
+        told = "; ".join(f"{result} ({count})" for result, count in counts.items())
+        lines.append(f"| {fault} | {how} | {len(results)} | {told} |")
+    unexpected = sum(not outcome.expected for outcome in outcomes)
+    count = f"{len(outcomes)} faults in a run of {steps} steps, {unexpected} of them with another"
+    lines += ["", f"{count} outcome than promised; {minutes:.1f} minutes in all."]
+    if found:
+        lines += ["The interrupted run differs from the one that was not:", ""]
+        lines += [f"- {line}" for line in found]
+    else:
+        lines.append("Both runs ended with the same bits, and the same rows, each once.")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    define_flags()
+    run(main)
