@@ -48,13 +48,14 @@ def compare(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """
     import hybrid
     from experiments.evaluate import evaluate_split
+    from hybrid.targets import packages
 
     started = time.perf_counter()
     results: dict[str, Any] = {"runs": {}}
     runs = {}
     for name, variant in variants(config).items():
         hybrid.fit(variant, workdir / name)
-        runs[name] = hybrid.load(workdir / name)
+        runs[name] = hybrid.load(workdir / name, trusted=packages(config))
         results["runs"][name] = evaluate_split(runs[name], "test")
     learned = runs["learned"]
     results["runs"][PUT_BACK] = evaluate_split(

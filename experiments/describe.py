@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments.launch import define_kwargs_flags, launch_config, run
+from experiments.launch import define_kwargs_flags, define_trust_flag, launch_config, run
 
 FORMATS = ("table", "markdown", "json")
 _UNLIMITED = 10_000  # columns
@@ -34,6 +34,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("format", "table", FORMATS, "How to print.")
     define_kwargs_flags()
+    define_trust_flag()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     if values.workdir is None:
         description = describe_config(launch_config())
     else:
-        description = describe_run(values.workdir, values.step, values.data_root)
+        description = describe_run(values.workdir, values.step, values.data_root, values.trust)
     if values.format == "table":
         print_description(description)
     elif values.format == "markdown":
@@ -82,7 +83,10 @@ def describe_config(config: ConfigDict) -> dict[str, Any]:
 
 
 def describe_run(
-    workdir: str, step: int | None = None, data_root: str | None = None
+    workdir: str,
+    step: int | None = None,
+    data_root: str | None = None,
+    trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Describes the physics of a run: each parameter also has a `start`.
 
@@ -90,13 +94,14 @@ def describe_run(
         workdir: of the run.
         step: which checkpoint; the newest if None.
         data_root: where the data lie now, if not where the run had them.
+        trusted: see `hybrid.load`.
     """
     import jax
 
     import hybrid
     from hybrid.inspection import physical_values
 
-    loaded = hybrid.load(workdir, step, data_root)
+    loaded = hybrid.load(workdir, step, data_root, trusted)
     start, now = physical_values(loaded)
     with jax.enable_x64(loaded.config.precision == "float64"):
         params = loaded.state.physics.params

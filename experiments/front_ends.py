@@ -113,6 +113,7 @@ def compare(
 
     import hybrid
     from experiments.evaluate import evaluate_split
+    from hybrid.targets import packages
     from hybrid.workdir import write_atomic
 
     if unknown := [name for name in names if name not in FRONT_ENDS]:
@@ -121,7 +122,7 @@ def compare(
     for name in names:
         folder = workdir / "".join(c if c.isalnum() else "_" for c in name)
         hybrid.fit(variant(config, name), folder)
-        loaded = hybrid.load(folder)
+        loaded = hybrid.load(folder, trusted=packages(config))
         physics, params = loaded.physics, loaded.state.physics.params
         audio = jnp.zeros((1, 2 * physics.hop_samples))
         frames = jax.eval_shape(lambda a, m=physics, p=params: m.apply(p, a)[0], audio)
