@@ -1,4 +1,4 @@
-"""A signal waits for a checkpoint, whatever the run is doing, and then goes where it was meant to."""
+"""A signal waits for a checkpoint, whatever the run is doing, and then goes where it was meant."""
 
 import importlib
 import signal
@@ -41,10 +41,14 @@ def test_the_first_signal_waits_and_the_second_does_not(told):
 
 
 def test_a_wait_ends_at_once(told):
-    with HeldSignals() as held:
-        with pytest.raises(StopRequested), held.interruptible():
+    def wait(held):
+        with held.interruptible():
             signal.raise_signal(signal.SIGINT)
             pytest.fail("the wait goes on")
+
+    with HeldSignals() as held:
+        with pytest.raises(StopRequested):
+            wait(held)
         with pytest.raises(StopRequested), held.interruptible():
             pytest.fail("a wait begins although a signal waits")
     assert told == [signal.SIGINT]
@@ -62,11 +66,15 @@ def test_handlers_come_back_and_what_was_ignored_stays_ignored(told):
 
 
 def test_python_s_own_ctrl_c_is_the_error_that_says_more():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(RunStopped, match="where"), HeldSignals():
+    def stopped():
+        with HeldSignals():
             signal.raise_signal(signal.SIGINT)
             raise RunStopped("where")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(RunStopped, match="where"):
+            stopped()
         with pytest.raises(KeyboardInterrupt), HeldSignals():
             signal.raise_signal(signal.SIGINT)  # and the block comes to its end
     finally:
@@ -135,9 +143,10 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
         ("while it compiles", LOOP, "make_step", (1,), 8),
     )
     for what, owner, name, calls, stops_at in moments:
-        with monkeypatch.context() as patch, pytest.raises(RunStopped) as stopped:
+        with monkeypatch.context() as patch:
             signalled(name, patch, owner, calls)
-            hybrid.fit(toy_config, tmp_path / "stopped")
+            with pytest.raises(RunStopped) as stopped:
+                hybrid.fit(toy_config, tmp_path / "stopped")
         assert told == [signal.SIGTERM], what
         told.clear()
         saved = Checkpoints(tmp_path / "stopped" / "checkpoints").latest_step()
@@ -155,9 +164,10 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
 def test_a_stop_before_the_first_step_leaves_nothing_to_save(
     toy_config, tmp_path, told, monkeypatch
 ):
-    with monkeypatch.context() as patch, pytest.raises(RunStopped, match="from the start"):
+    with monkeypatch.context() as patch:
         signalled("make_step", patch, LOOP, (1,))
-        hybrid.fit(toy_config, tmp_path)
+        with pytest.raises(RunStopped, match="from the start"):
+            hybrid.fit(toy_config, tmp_path)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() is None
     toy_config.num_steps = 2
     hybrid.fit(ConfigDict(toy_config.to_dict()), tmp_path)
