@@ -2,26 +2,29 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from data.audio_files import AudioFileError
-from data.loader import LoaderError
 from data.prefetch import Prefetch
+from hybrid.bookkeeping import Bookkeeping
 from hybrid.build import Experiment, build
 from hybrid.checkpoints import Checkpoints
 from hybrid.clock import Clock
+from hybrid.disk import full_disk_explained
 from hybrid.evaluation import evaluate
-from hybrid.parts import evaluation_loader, start, training_loader
+from hybrid.parts import evaluation_loader, evaluation_metrics, start, training_loader
 from hybrid.progress import Progress
+from hybrid.recovery import examine, last_due
+from hybrid.signals import HeldSignals, RunStopped, StopRequested
 from hybrid.state import HybridState
 from hybrid.step import make_step
-from hybrid.summaries import write_parameters, write_pictures
+from hybrid.summaries import write_examples, write_parameters
+from hybrid.transfer import transfer
 from hybrid.watch import NonFiniteError, StepWatch
 from hybrid.workdir import claim, plain
 from hybrid.writers import Writer
@@ -31,6 +34,9 @@ def fit(
     config: ConfigDict, workdir: str | pathlib.Path, *, allow_config_change: bool = False
 ) -> HybridState:
     """Trains until `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    In the main thread SIGTERM and SIGINT wait until the step under way has ended and a checkpoint
+    is written; then they go to whoever handled them before. A second one does so at once.
 
     Args:
         config: as `hybrid.config.default_config`, filled in.
@@ -44,95 +50,78 @@ def fit(
         BuildError: the parts of the config do not fit.
         WorkdirConflict: the directory holds a run of another config, or another process runs in it.
         NonFiniteError: a loss or gradient was not finite; the last checkpoint is kept.
+        DiskFullError: there is no room for a row or a checkpoint; the last checkpoint is kept.
+        RunStopped: by a signal; also a KeyboardInterrupt.
     """
     with jax.enable_x64(config.precision == "float64"):
         experiment = build(config)
         with (
+            full_disk_explained(workdir),
+            HeldSignals() as signals,
             claim(workdir, config, allow_change=allow_config_change, commit=False) as claimed,
             contextlib.ExitStack() as stack,
         ):
-            run = _Fit(experiment, pathlib.Path(workdir), stack)
+            run = _Fit(experiment, pathlib.Path(workdir), stack, signals)
             # Only now is it known that a run can start, or go on, with this config.
             claimed.commit()
             return run.run()
-
-
-@dataclasses.dataclass
-class Bookkeeping:
-    """What the loop remembers beside the state; saved with it as JSON.
-
-    Attributes:
-        window: scalars of the steps since the last log row.
-        best_loss: lowest validation loss so far, if any.
-        evals_since_best: evaluations since then.
-        stopped: whether the run ended early on a plateau.
-    """
-
-    window: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best_loss: float | None = None
-    evals_since_best: int = 0
-    stopped: bool = False
-
-    def plateau(self, loss: float, patience: int) -> None:
-        """Takes a validation loss; stops once `patience` evaluations (0: never) brought nothing."""
-        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
-            self.best_loss, self.evals_since_best = loss, 0
-        else:
-            self.evals_since_best += 1
-        self.settle(patience)
-
-    def settle(self, patience: int) -> None:
-        """Works out `stopped` for the patience of today, which may differ from yesterday's."""
-        self.stopped = bool(patience) and self.evals_since_best >= patience
-
-    def take_window(self) -> dict[str, float]:
-        """Empties the window; returns means over the steps that have a value.
-
-        A branch has norms only at the steps that updated it.
-        """
-        names = dict.fromkeys(name for row in self.window for name in row)
-        columns = {name: [row[name] for row in self.window if name in row] for name in names}
-        self.window = []
-        return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
 class _Fit:
     """One process's share of a run: from a checkpoint, or the start, to the end."""
 
     def __init__(
-        self, experiment: Experiment, workdir: pathlib.Path, stack: contextlib.ExitStack
+        self,
+        experiment: Experiment,
+        workdir: pathlib.Path,
+        stack: contextlib.ExitStack,
+        signals: HeldSignals,
     ) -> None:
         self.experiment, self.config, self.workdir = experiment, experiment.config, workdir
+        self.signals = signals
         self.state, self.optimizers = start(experiment)
-        keep = self.config.keep_checkpoints
-        self.checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir / "checkpoints", keep=keep))
-        )
+        checkpoints = _checkpoints(experiment, workdir)
+        self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
+        self.checkpoints.recover()
         self.book, position = Bookkeeping(), None
-        if self.checkpoints.latest_step() is not None:
+        resumed = self.checkpoints.latest_step() is not None
+        if resumed:
             self.state, extras = self.checkpoints.restore(self.state)
             self.book, position = Bookkeeping(**extras["book"]), extras["position"]
             self.book.settle(self.config.early_stop_evals)
             logging.info("resumed %s from step %d", workdir, int(self.state.step))
+        elif self.config.init_from:
+            self.state, self.book.origin = transfer(experiment, self.state, self.optimizers)
         self.first_step = int(self.state.step)
         # A checkpoint that could not be read must not come back once its rows are gone.
         self.checkpoints.discard_after(self.first_step)
         self.stream = stack.enter_context(Prefetch(training_loader(experiment, position)))
+        # Where the batch of the next step lies, whatever has been fetched from the stream.
+        self.position = self.stream.position()
         self.valid_loader = evaluation_loader(experiment, "validation")
-        self.writer = stack.enter_context(contextlib.closing(Writer(workdir, self.first_step)))
+        self.writer = Writer(workdir, self.first_step)
+        stack.callback(self.close_writer)
         self.progress = stack.enter_context(Progress(self.config.num_steps, self.first_step))
         self.step_fn = make_step(experiment.task, *self.optimizers)
         self.watch = StepWatch()
+        # A batch that was fetched for a step that is to be taken again, and what lies behind it.
+        self.held: tuple[Any, Any, dict[str, Any]] | None = None
         self.copied: set[str] = set()
+        # Whether the newest checkpoint lacks something. What was taken from another run is saved
+        # before the first step: that run may go on, or be gone when this one is resumed.
+        self.unsaved = self.book.origin is not None and not resumed
         source = experiment.source
         self.clock = Clock(source.num_samples / source.sample_rate_hz, self.config.batch_size)
 
     def run(self) -> HybridState:
         config = self.config
-        if self.first_step == 0:
-            text = config.to_json(indent=2)
-            self.writer.text(0, "config", f"```json\n{text}\n```")
-        for step in range(self.first_step, config.num_steps):
+        self.write_config(self.first_step)
+        if self.unsaved:
+            self.save()
+        if self.book.evaluation_due:
+            self.conclude(self.first_step)
+        step = self.first_step
+        while step < config.num_steps:
             if self.book.stopped:
                 logging.info(
                     "stopped at step %d: no better validation loss in %d evaluations",
@@ -141,33 +130,43 @@ class _Fit:
                 )
                 break
             done = step + 1
-            last = done == config.num_steps
-            log_due, eval_due, save_due = (
-                last or bool(every and done % every == 0)
-                for every in (
-                    config.log_every_steps,
-                    config.eval_every_steps,
-                    config.checkpoint_every_steps,
-                )
-            )
-            self.step(step, drain=log_due or eval_due or save_due)
+            log_due = self.due(done, config.log_every_steps)
+            eval_due = self.due(done, config.eval_every_steps)
+            save_due = self.due(done, config.checkpoint_every_steps)
+            if not self.step(step, drain=log_due or eval_due or save_due):
+                step = int(self.state.step)
+                continue
             if log_due:
                 self.log(step)
-            if eval_due:
-                self.evaluate(done)
-            if save_due or self.book.stopped:
-                self.save()
+            self.book.evaluation_due = eval_due
+            self.conclude(done)
+            step = done
         return self.state
 
-    def step(self, step: int, *, drain: bool) -> None:
-        """Takes one step; with `drain` also waits for it and checks it."""
-        try:
-            batch, bridge = next(self.stream)
-        except (AudioFileError, LoaderError, KeyboardInterrupt):
-            # The state is good and the position is that of its last batch: nothing is lost.
-            self.finish_step()
-            self.save()
-            raise
+    def close_writer(self) -> None:
+        self.writer.close()
+
+    def write_config(self, step: int) -> None:
+        if step == 0:
+            text = self.config.to_json(indent=2)
+            self.writer.text(0, "config", f"```json\n{text}\n```")
+
+    def due(self, done: int, every: int) -> bool:
+        """Whether something that happens every so many steps (0: only at the last) is due."""
+        return done == self.config.num_steps or bool(every and done % every == 0)
+
+    def step(self, step: int, *, drain: bool) -> bool:
+        """Takes one step; with `drain` also waits for it and checks it.
+
+        Returns:
+            Whether it was taken. If not, the run is where its state says, and goes on from there.
+        """
+        if self.held is None:
+            with self.losing_nothing():
+                batch, bridge = next(self.stream)
+                position = self.stream.position()
+        else:
+            (batch, bridge, position), self.held = self.held, None
         for name, reason in bridge.reasons.items():
             if name not in self.copied:
                 logging.warning("each batch's %r is copied on its way to JAX: %s", name, reason)
@@ -179,21 +178,82 @@ class _Fit:
                 batch,
                 update_physics=physics.active(step),
                 update_learner=learner.active(step),
+                go=self.watch.go,
             )
-            self.remember(self.watch.push(step, batch["ids"], report))
+            self.remember(self.watch.push(step, batch, report))
         except NonFiniteError as error:
-            raise self.located(error) from None
+            # It was the step before, and this one has changed nothing.
+            self.held = batch, bridge, position
+            self.recover(error)
+            return False
+        self.position, self.unsaved = position, True
         if drain:
             self.finish_step()
+            if int(self.state.step) != step + 1:
+                return False
         self.clock.tick(bridge)
         self.progress.update(step + 1)
+        return True
+
+    @contextlib.contextmanager
+    def losing_nothing(self) -> Iterator[None]:
+        """Saves the run where it stands if what is in the block fails, or a signal ends it.
+
+        The block reads data and evaluates: it changes neither the state nor the logs.
+        """
+        try:
+            with self.signals.interruptible():
+                yield
+        except (Exception, StopRequested) as error:
+            self.finish_step()
+            if self.unsaved:
+                self.save()
+            if not isinstance(error, StopRequested):
+                raise
+            assert self.signals.pending is not None
+            step = self.checkpoints.latest_step()
+            where = "the start" if step is None else f"the checkpoint of step {step}"
+            message = (
+                f"{self.signals.pending.name} stopped {self.workdir}; the same command goes on "
+                f"from {where}"
+            )
+            logging.warning("%s", message)
+            raise RunStopped(message) from None
 
     def finish_step(self) -> None:
         """Waits for the newest step and checks it."""
         try:
             self.remember(self.watch.drain())
         except NonFiniteError as error:
-            raise self.located(error) from None
+            self.recover(error)
+
+    def recover(self, error: NonFiniteError) -> None:
+        """Does what the config wants done about a step that was not finite."""
+        physics, learner = self.optimizers
+        updates = physics.active(error.step), learner.active(error.step)
+        try:
+            examine(error, self.experiment, self.state, updates, self.book, self.workdir)
+        except NonFiniteError as stop:
+            raise self.located(stop) from None
+        if self.config.nonfinite.policy == "roll_back":
+            self.roll_back()
+
+    def roll_back(self) -> None:
+        """Returns to the last checkpoint that was due; the data go on from where they are."""
+        now, every = int(self.state.step), self.config.checkpoint_every_steps
+        found = last_due(self.checkpoints, self.state, every, now)
+        if found is None:
+            self.state, book = start(self.experiment)[0], Bookkeeping()
+        else:
+            self.state, book = found[0], Bookkeeping(**found[1]["book"])
+        book.nonfinite_steps, book.roll_backs = self.book.nonfinite_steps, self.book.roll_backs + 1
+        self.book, step = book, int(self.state.step)
+        self.checkpoints.discard_after(step)
+        self.writer.close()
+        self.writer = Writer(self.workdir, step)
+        self.write_config(step)
+        self.clock.reset()
+        logging.warning("%s: back from step %d to step %d", self.workdir, now, step)
 
     def remember(self, scalars: dict[str, float] | None) -> None:
         if scalars is not None:
@@ -209,27 +269,62 @@ class _Fit:
         row: dict[str, Any] = self.book.take_window()
         row["physics_learning_rate"] = physics.learning_rate(step)
         row["learner_learning_rate"] = learner.learning_rate(step)
-        row["skipped_rows"] = self.stream.position()["skipped_rows"]
+        row["skipped_rows"] = self.position["skipped_rows"]
+        row["nonfinite_steps"] = self.book.nonfinite_steps
+        row["roll_backs"] = self.book.roll_backs
         row |= self.clock.lap()
         self.writer.scalars(step + 1, row)
         write_parameters(self.writer, step + 1, self.experiment.physics, self.state.physics.params)
         self.progress.update(step + 1, row)
 
-    def evaluate(self, done: int) -> None:
-        task = self.experiment.task
-        result = evaluate(task, self.state, self.valid_loader)
+    def conclude(self, done: int) -> None:
+        """Evaluates and saves, as far as this is due after a step."""
+        better = self.book.evaluation_due and self.evaluate(done)
+        if better or self.book.stopped or self.due(done, self.config.checkpoint_every_steps):
+            self.save()
+
+    def evaluate(self, done: int) -> bool:
+        """Evaluates and writes the results; returns whether they are the best so far."""
+        task, config = self.experiment.task, self.config
+        with self.losing_nothing():
+            result = evaluate(task, self.state, self.valid_loader)
         self.writer.scalars(done, result, split="validation")
-        write_pictures(self.writer, done, task, self.state.physics.params, self.valid_loader)
+        write_examples(self.writer, done, task, self.state, self.valid_loader)
         self.progress.evaluated(done, result)
-        self.book.plateau(result["loss"], self.config.early_stop_evals)
+        self.book.plateau(result["loss"], config.early_stop_evals)
+        self.book.evaluation_due, self.unsaved = False, True
         self.clock.reset()
+        metric = config.checkpoint_best_metric
+        if not metric:
+            return False
+        return self.book.rank(done, result[metric], metric, config.checkpoint_best_mode)
 
     def save(self) -> None:
         # The logs first: a checkpoint must not know of rows that a power cut could still take.
         self.writer.flush()
         extras = {
             "book": dataclasses.asdict(self.book),
-            "position": self.stream.position(),
+            "position": self.position,
             "config": plain(self.config),
         }
-        self.checkpoints.save(int(self.state.step), self.state, extras)
+        # Where a run that took over another one's leaves began is needed to say what it learned.
+        protected = [0] if self.book.origin else []
+        protected += [self.book.best["step"]] if self.book.best else []
+        self.checkpoints.save(int(self.state.step), self.state, extras, protected)
+        self.unsaved = False
+
+
+def _checkpoints(experiment: Experiment, workdir: pathlib.Path) -> Checkpoints:
+    """The checkpoints of a run, once it is sure that the metric of the best one exists."""
+    config = experiment.config
+    metric = config.checkpoint_best_metric
+    if metric and metric not in (names := evaluation_metrics(experiment)):
+        raise ValueError(
+            f"config.checkpoint_best_metric must be what an evaluation gives, got {metric!r}; "
+            f"there are {', '.join(names)}"
+        )
+    return Checkpoints(
+        workdir / "checkpoints",
+        keep=config.keep_checkpoints,
+        keep_every=config.checkpoint_keep_every_steps,
+    )

@@ -1,4 +1,4 @@
-"""What a run shows of its physics: parameters in physical units, and a picture of the features."""
+"""What a run shows of itself: parameters in physical units, pictures of features, sounds."""
 
 import functools
 from typing import Any
@@ -29,15 +29,43 @@ def write_parameters(writer: Any, step: int, physics: Any, params: Tree) -> None
     writer.scalars(step, parameter_scalars(physics, params), split="physics")
 
 
-def write_pictures(writer: Any, step: int, task: Any, params: Tree, batches: Any) -> None:
-    """Writes the features of the first clip that has any, of the first batch, as an image."""
-    if not hasattr(task, "features"):
+def write_examples(writer: Any, step: int, task: Any, state: Any, batches: Any) -> None:
+    """Writes what the first clip that counts, of the first batch, looks and sounds like.
+
+    A task with `examples(physics_params, learner_params, learner_collections, batch)` offers
+    sounds `{name: [batch, time]}` and pictures `{name: [batch, frames, channels]}`; of one with
+    `features(physics_params, batch)` the features are drawn; of another nothing.
+    """
+    if not (hasattr(task, "examples") or hasattr(task, "features")):
         return
     batch, _ = to_jax(next(iter(batches)))
-    features, mask = jax.device_get(task_features(task, params, batch))
+    if hasattr(task, "examples"):
+        _write_examples(writer, step, task, state, batch)
+        return
+    features, mask = jax.device_get(task_features(task, state.physics.params, batch))
     clips = [clip[valid] for clip, valid in zip(features, mask, strict=True) if valid.any()]
     if clips:
         writer.image(step, "cochleagram", features_image(clips[0]))
+
+
+def _write_examples(writer: Any, step: int, task: Any, state: Any, batch: Any) -> None:
+    lengths = np.asarray(batch["lengths"])
+    rows = np.flatnonzero((np.asarray(batch["weights"]) > 0) & (lengths > 0))
+    if not rows.size:
+        return
+    # The whole batch, whose shape evaluation has; only one row of it is kept.
+    sounds, pictures = jax.device_get(
+        task_examples(
+            task, state.physics.params, state.learner.params, state.collections, batch, rows[0]
+        )
+    )
+    sounds = {name: sound[: lengths[rows[0]]] for name, sound in sounds.items()}
+    # One gain for all of them: they are there to be compared.
+    peak = max(1.0, *(float(np.max(np.abs(sound))) for sound in sounds.values()))
+    for name, sound in sounds.items():
+        writer.audio(step, f"audio/{name}", sound / peak, task.physics.sample_rate_hz)
+    for name, picture in pictures.items():
+        writer.image(step, name, features_image(picture))
 
 
 def features_image(features: np.ndarray) -> np.ndarray:
@@ -54,3 +82,12 @@ def features_image(features: np.ndarray) -> np.ndarray:
 def task_features(task: Any, params: Tree, batch: Any) -> Any:
     """Features and mask of a batch; compiled once a task and batch shape."""
     return task.features(params, batch)
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def task_examples(
+    task: Any, physics_params: Tree, learner_params: Tree, collections: Tree, batch: Any, row: Any
+) -> Any:
+    """What a task offers to see and hear of one row of a batch."""
+    given = task.examples(physics_params, learner_params, collections, batch)
+    return jax.tree.map(lambda rows: rows[row], given)
