@@ -62,8 +62,13 @@ class SpeechCommands(AudioSource):
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """Augmentation of the training split; `background` takes its noise from the corpus."""
-        noise = [str(file) for file in sorted((self._folder / "_background_noise_").glob("*.wav"))]
-        return build(self.augment, int(self.sample_rate_hz), noise, FILE_RATE_HZ)
+        return build(self.augment, int(self.sample_rate_hz), self.noise_files, FILE_RATE_HZ)
+
+    @property
+    def noise_files(self) -> tuple[str, ...]:
+        """The corpus' recordings of noise, sorted."""
+        files = sorted((self._folder / "_background_noise_").glob("*.wav"))
+        return tuple(str(file) for file in files)
 
     def dataset(self, split: str) -> ClipDataset:
         """Returns the clips of "train", "validation" or "test", in torchaudio's order.

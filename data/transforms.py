@@ -108,7 +108,7 @@ class BackgroundNoise:
         place = rng.uniform()
         if length == 0 or rng.uniform() >= self.probability:
             return item
-        recording = _noise(file, self.file_rate_hz, self.sample_rate_hz)
+        recording = read_noise(file, self.file_rate_hz, self.sample_rate_hz)
         spare = len(recording) - length
         if spare < 0:
             recording = np.resize(recording, 2 * length)  # repeated as often as needed
@@ -171,7 +171,7 @@ def _mix(item: Item, noise: np.ndarray, snr_db: int | float) -> Item:
 
 
 @functools.lru_cache(maxsize=64)
-def _noise(file: str, file_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
+def read_noise(file: str, file_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
     """Returns a recording of noise, decoded once in each process."""
     longest = resampled_length(round(_LONGEST_NOISE_S * file_rate_hz), file_rate_hz, sample_rate_hz)
     try:

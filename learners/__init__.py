@@ -3,6 +3,7 @@
 from learners.base import accepts_mask, call_learner, init_learner
 from learners.conv import ConvNet
 from learners.gru import GRU
+from learners.mask_net import MaskNet
 from learners.masking import masked_max, masked_mean, random_stripes
 from learners.mlp import MLP
 from learners.nnx_adapter import NnxLearner
@@ -14,6 +15,7 @@ __all__ = [
     "GRU",
     "MLP",
     "ConvNet",
+    "MaskNet",
     "NnxLearner",
     "PhysicsLayer",
     "StrfCnn",

@@ -78,3 +78,12 @@ def commands_root(tmp_path, write_clip) -> pathlib.Path:
     for name, samples in (("hum", 3 * RATE_HZ), ("tick", 4000)):
         write_clip(folder / "_background_noise_" / f"{name}.wav", samples=samples)
     return tmp_path
+
+
+@pytest.fixture
+def noisy_root(commands_root, write_clip) -> pathlib.Path:
+    """The same tree with three noises more, so that every split may have some of its own."""
+    folder = commands_root / "SpeechCommands" / "speech_commands_v0.02" / "_background_noise_"
+    for name in ("rain", "saw", "wind"):
+        write_clip(folder / f"{name}.wav", samples=RATE_HZ)
+    return commands_root

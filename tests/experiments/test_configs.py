@@ -22,14 +22,14 @@ def load(path: pathlib.Path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_one_step(path, tmp_path, commands_root):
+def test_one_step(path, tmp_path, noisy_root):
     config = load(path)
     config.num_steps = 1
     config.batch_size = 2
     config.data.num_workers = 0
     config.physics_optimizer.start_step = 0
-    if "speech_commands" in config.data.target:
-        config.data.root = str(commands_root)
+    if "speech" in config.data.target:
+        config.data.root = str(noisy_root)
         config.data.kwargs.words = ("go", "no", "yes")
     config.physics_optimizer.warmup_steps = 0
     config.learner_optimizer.warmup_steps = 0

@@ -6,7 +6,10 @@ import pathlib
 import subprocess
 import sys
 
+from experiments.launch import CONFIG_FOLDER
+
 ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(p.stem for p in CONFIG_FOLDER.glob("*.py") if p.stem != "__init__")
 TOYS = ROOT / "tests" / "hybrid"
 TOY = [
     "--config=tones",
@@ -58,7 +61,7 @@ def test_an_unknown_field_is_named_with_its_neighbours(tmp_path):
     for argument, message in (
         ("--config.physics_optimizer.learnin_rate=1", "did you mean learning_rate"),
         ("--config.physics.kwargs.bands=4", "--physics_kwargs='{\"bands\": ...}'"),
-        ("--config=tonse", "one of keywords, strf_cnn, tones"),
+        ("--config=tonse", f"one of {', '.join(CONFIGS)}; tonse does not exist"),
     ):
         base = [] if argument.startswith("--config=") else ["--config=tones"]
         result = command("train", *base, argument, f"--workdir={tmp_path}")

@@ -1,5 +1,6 @@
 """Logs have every row once, whatever was written before a run was killed and taken up again."""
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hybrid import writers
@@ -18,11 +20,12 @@ from hybrid.writers import Writer, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = np.zeros((4, 6, 3), np.uint8)
+SOUND = np.sin(np.arange(40), dtype=np.float32)
 
 
 def accumulated(workdir):
     accumulator = EventAccumulator(
-        str(workdir / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}
+        str(workdir / "tensorboard"), {"scalars": 0, "images": 0, "audio": 0, "tensors": 0}
     )
     accumulator.Reload()
     return accumulator
@@ -37,6 +40,7 @@ def write_steps(writer, first, last, every=5):
         if step % every == 0:
             writer.scalars(step, {"loss": 1 / (step + 1), "clips_per_s": 3.0})
             writer.image(step, "cochleagram", PICTURE)
+            writer.audio(step, "audio/clean", SOUND, 8000)
 
 
 def test_a_row_holds_python_numbers(tmp_path):
@@ -103,6 +107,33 @@ def test_images_and_texts_reach_tensorboard(tmp_path):
     assert text.tensor_proto.string_val[0].startswith(b"```json")
 
 
+def test_sounds_reach_tensorboard(tmp_path):
+    with Writer(tmp_path) as writer:
+        writer.audio(3, "audio/noisy", 2 * SOUND, 8000)
+        writer.audio(3, "audio/both", np.stack([SOUND, -SOUND], axis=1), 16_000.0)
+    accumulator = accumulated(tmp_path)
+    (sound,) = accumulator.Audio("audio/noisy")
+    assert (sound.step, sound.sample_rate, sound.length_frames) == (3, 8000, 40)
+    samples, rate_hz = soundfile.read(io.BytesIO(sound.encoded_audio_string))
+    assert rate_hz == 8000
+    np.testing.assert_allclose(samples, np.clip(2 * SOUND, -1, 1), atol=1e-4)
+    (sound,) = accumulator.Audio("audio/both")
+    assert soundfile.read(io.BytesIO(sound.encoded_audio_string))[0].shape == (40, 2)
+
+
+def test_what_is_no_sound_is_refused(tmp_path):
+    with Writer(tmp_path) as writer:
+        for samples, rate_hz, message in (
+            (np.zeros(4, np.int16), 8000, r"'x' is int16 \[4\]"),
+            (np.zeros((4, 3), np.float32), 8000, r"'x' is float32 \[4, 3\]"),
+            (np.array([np.nan]), 8000, "all of them finite; 'x' does not"),
+            (np.zeros(0), 8000, "must hold samples"),
+            (np.zeros(4), 8000.5, "'x' has 8000.5"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                writer.audio(1, "x", samples, rate_hz)
+
+
 def test_resume_has_every_row_once(tmp_path):
     # Killed twice, the second time before the first checkpoint of its own.
     for start, last in ((0, 23), (20, 34), (20, 40)):
@@ -116,6 +147,7 @@ def test_resume_has_every_row_once(tmp_path):
     assert scalar_steps(tmp_path) == expected
     accumulator = accumulated(tmp_path)
     assert [image.step for image in accumulator.Images("cochleagram")] == expected
+    assert [sound.step for sound in accumulator.Audio("audio/clean")] == expected
     assert len(accumulator.Tensors("config/text_summary")) == 1
 
 

@@ -1,0 +1,75 @@
+"""The table of losses by metrics: what it trains, what it writes, what it leaves out."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments import enhance_table
+from experiments.configs import enhance, tones
+from hybrid.build import build
+
+
+def small(noisy_root):
+    config = enhance.get_config()
+    config.num_steps, config.batch_size, config.data.num_workers = 2, 2, 0
+    config.log_every_steps = 1
+    config.physics_optimizer.start_step = config.learner_optimizer.warmup_steps = 0
+    config.data.root = str(noisy_root)
+    config.data.kwargs = {"words": ("go", "no", "yes")}
+    config.learner.kwargs = {"num_bins": 241, "width": 4, "dilations": (1,)}
+    return config
+
+
+def test_variants_differ_in_their_loss_alone(noisy_root):
+    config = small(noisy_root)
+    for name, target in enhance_table.LOSSES.items():
+        changed = enhance_table.variant(config, name)
+        ((_, weight, loss),) = build(changed).task.losses.losses
+        assert (weight, type(loss).__name__) == (1.0, target.split(":")[1])
+        changed.task.kwargs.losses = config.task.kwargs.losses
+        assert changed.to_dict() == config.to_dict()
+
+
+def test_a_table_has_the_columns_that_could_be_computed():
+    rows = [
+        {"name": "noisy input", "si_sdr_db": 2.5, "si_sdr_improvement_db": 0.0, "STRF": 0.4},
+        {"name": "SI-SDR", "si_sdr_db": 9.25, "si_sdr_improvement_db": 6.75, "STRF": 0.2},
+    ]
+    assert enhance_table.table(rows) == (
+        "| | SI-SDR | improvement | STRF loss |\n"
+        "|---|---|---|---|\n"
+        "| noisy input | 2.50 dB | 0.00 dB | 0.4000 |\n"
+        "| SI-SDR | 9.25 dB | 6.75 dB | 0.2000 |\n"
+    )
+
+
+def test_what_does_not_fit(tmp_path, noisy_root):
+    with pytest.raises(ValueError, match="--only takes names of SI-SDR, multi-resolution STFT"):
+        enhance_table.compare(small(noisy_root), tmp_path, ["L1"])
+    with pytest.raises(ValueError, match=r"task is hybrid\.tasks:Classification; take"):
+        enhance_table.compare(tones.get_config(), tmp_path, ["STRF"])
+
+
+@pytest.mark.slow  # four compilations of a training step, one through the cochlea
+@pytest.mark.timeout(1800)
+def test_a_small_table(tmp_path, noisy_root):
+    rows = enhance_table.compare(small(noisy_root), tmp_path, list(enhance_table.LOSSES), 1)
+    assert [row["name"] for row in rows] == [
+        "noisy input",
+        "spectral subtraction",
+        *enhance_table.LOSSES,
+    ]
+    for row in rows:
+        wanted = {"si_sdr_db", "si_sdr_improvement_db", *enhance_table.LOSSES}
+        assert wanted <= set(row)
+        assert all(np.isfinite(row[name]) for name in wanted)
+        assert row["SI-SDR"] == pytest.approx(-row["si_sdr_db"], abs=1e-3)
+    assert rows[0]["si_sdr_improvement_db"] == pytest.approx(0, abs=1e-5)
+    assert -5.5 < rows[0]["si_sdr_db"] < 10.5
+    assert json.loads((tmp_path / "enhance_table.json").read_text()) == rows
+    assert (tmp_path / "enhance_table.md").read_text().count("\n") == 8
+    sounds = sorted((tmp_path / "audio").iterdir())
+    assert len(sounds) == 7
+    assert {soundfile.info(sound).frames for sound in sounds} == {9000}
