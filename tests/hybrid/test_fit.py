@@ -22,6 +22,7 @@ from hybrid.writers import read_rows, without_clock
 
 SCRIPT = pathlib.Path(__file__).parent / "run_toy.py"
 ROOT = pathlib.Path(__file__).parents[2]
+TOYS = ("toy_parts", "foreign_parts")
 
 
 def rows(workdir):
@@ -65,7 +66,7 @@ def test_a_killed_run_ends_with_the_same_bits(toy_config, tmp_path):
     hybrid.fit(toy_config, killed)
     hybrid.fit(toy_config, whole)
 
-    one, two = hybrid.load(whole), hybrid.load(killed)
+    one, two = hybrid.load(whole, trusted=TOYS), hybrid.load(killed, trusted=TOYS)
     assert int(one.state.step) == 40
     assert_same_state(one.state, two.state)
     assert rows(whole) == rows(killed)
@@ -90,7 +91,7 @@ def test_a_killed_run_on_a_list_ends_with_the_same_bits(foreign_config, tmp_path
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     hybrid.fit(foreign_config, killed)
     hybrid.fit(foreign_config, whole)
-    one, two = hybrid.load(whole), hybrid.load(killed)
+    one, two = hybrid.load(whole, trusted=TOYS), hybrid.load(killed, trusted=TOYS)
     assert int(one.state.step) == 12
     assert_same_state(one.state, two.state)
     assert rows(whole) == rows(killed)
@@ -110,7 +111,7 @@ def test_resuming_in_steps_equals_one_run(toy_config, tmp_path):
 
 def test_the_loss_falls_and_everything_is_logged(toy_config, tmp_path):
     hybrid.fit(toy_config, tmp_path)
-    run = hybrid.load(tmp_path)
+    run = hybrid.load(tmp_path, trusted=TOYS)
     train = [row for row in run.metrics if row["split"] == "train"]
     assert train[-1]["loss"] < 0.7 * train[0]["loss"]
     assert [row["step"] for row in train] == list(range(5, 45, 5))
@@ -130,7 +131,7 @@ def test_the_loss_falls_and_everything_is_logged(toy_config, tmp_path):
 
 def test_putting_the_initial_physics_back_changes_the_result(toy_config, tmp_path):
     hybrid.fit(toy_config, tmp_path)
-    run = hybrid.load(tmp_path)
+    run = hybrid.load(tmp_path, trusted=TOYS)
     trained = hybrid.evaluate(run.task, run.state, evaluation_loader(run, "test"), 2)
     back = hybrid.evaluate(
         run.task, hybrid.with_initial_physics(run), evaluation_loader(run, "test"), 2
@@ -176,7 +177,7 @@ def test_float64_all_the_way(toy_config, tmp_path):
     toy_config.precision = "float64"
     toy_config.num_steps = 12
     hybrid.fit(toy_config, tmp_path)
-    run = hybrid.load(tmp_path)
+    run = hybrid.load(tmp_path, trusted=TOYS)
     for leaf in jax.tree.leaves((run.state.physics.params, run.state.learner.params)):
         assert leaf.dtype == np.float64
     assert jax.numpy.zeros(()).dtype == np.float32
@@ -207,7 +208,7 @@ def test_a_config_that_cannot_start_leaves_no_trace(toy_config, tmp_path):
     other.physics.kwargs = {"bands": 4}
     with pytest.raises(CheckpointMismatch, match=r"physics\.params\.gain"):
         hybrid.fit(other, tmp_path, allow_config_change=True)
-    assert int(hybrid.load(tmp_path).state.step) == 2
+    assert int(hybrid.load(tmp_path, trusted=TOYS).state.step) == 2
 
 
 def test_an_update_that_overflows_is_not_saved(toy_config, tmp_path):
@@ -218,7 +219,7 @@ def test_an_update_that_overflows_is_not_saved(toy_config, tmp_path):
         hybrid.fit(toy_config, tmp_path)
     latest = Checkpoints(tmp_path / "checkpoints").latest_step()
     if latest is not None:
-        state = hybrid.load(tmp_path).state
+        state = hybrid.load(tmp_path, trusted=TOYS).state
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.learner.params))
 
 
@@ -243,7 +244,7 @@ def test_frozen_parameters_stay_through_a_resume(toy_config, tmp_path):
     assert_same_state(hybrid.fit(toy_config, tmp_path / "parts"), whole)
     moved = {
         row["name"]: row["change"]
-        for row in hybrid.moved_parameters(hybrid.load(tmp_path / "parts"))
+        for row in hybrid.moved_parameters(hybrid.load(tmp_path / "parts", trusted=TOYS))
     }
     assert moved["health"] == 0
     assert moved["gain"] > 0
@@ -254,7 +255,7 @@ def test_a_bad_file_in_the_middle_costs_no_step(toy_config, tmp_path):
     toy_config.checkpoint_every_steps = 0
     with pytest.raises(AudioFileError):
         hybrid.fit(toy_config, tmp_path)
-    run = hybrid.load(tmp_path)
+    run = hybrid.load(tmp_path, trusted=TOYS)
     assert int(run.state.step) > 0
 
 
@@ -263,4 +264,4 @@ def test_an_nnx_network_trains_through_the_loop(toy_config, tmp_path):
     toy_config.learner.target = "learners:NnxLearner"
     toy_config.learner.kwargs = {"target": "toy_parts:ToyNnx", "kwargs": {"width": 4}}
     hybrid.fit(toy_config, tmp_path)
-    assert int(hybrid.load(tmp_path).state.step) == 2
+    assert int(hybrid.load(tmp_path, trusted=TOYS).state.step) == 2

@@ -9,11 +9,13 @@ from data import IterableError
 from hybrid.build import BuildError, build
 from hybrid.parts import evaluation_loader
 
+TOYS = ("toy_parts", "foreign_parts")
+
 
 def test_copies_are_reported_and_all_else_works(foreign_config, tmp_path, caplog):
     with caplog.at_level("WARNING"):
         hybrid.fit(foreign_config, tmp_path)
-    run = hybrid.load(tmp_path)
+    run = hybrid.load(tmp_path, trusted=TOYS)
     train = [row for row in run.metrics if row["split"] == "train"]
     copied = 8 * (160 + 1 + 1) * 4
     assert train[0]["copied_bytes_per_batch"] == copied
@@ -48,7 +50,7 @@ def test_a_bad_batch_or_the_end_of_a_generator_costs_no_step(foreign_config, tmp
     foreign_config.data.kwargs.target = "foreign_parts:short"
     with pytest.raises(IterableError, match=r"'audio' of batch 3 of pass 0 is float32 \(8, 144\)"):
         hybrid.fit(foreign_config, tmp_path / "short")
-    assert int(hybrid.load(tmp_path / "short").state.step) == 3
+    assert int(hybrid.load(tmp_path / "short", trusted=TOYS).state.step) == 3
     foreign_config.data.kwargs.target = "foreign_parts:ONCE"
     with pytest.raises(IterableError, match="used up after one pass, as a generator is"):
         hybrid.fit(foreign_config, tmp_path / "once")
