@@ -33,7 +33,8 @@ class Sample:
 
     Attributes:
         seconds: since the start.
-        memory_mb: proportional set size, shared pages counted once, 1e6 bytes.
+        memory_mb: proportional set size, shared pages counted once, 1e6 bytes. Without the pages
+            of files: how many of these stay in memory is the system's choice.
         handles: open files, sockets and pipes.
         threads: of all of them.
         processes: how many they are.
@@ -80,7 +81,7 @@ def look(pid: int, seconds: float) -> Sample:
             opened = len(list((folder / "fd").iterdir()))
         except OSError:
             continue
-        memory_kb += _field(rollup, "Pss:")
+        memory_kb += _field(rollup, "Pss_Anon:") + _field(rollup, "Pss_Shmem:")
         threads += _field(status, "Threads:")
         handles += opened
         processes += 1
