@@ -162,7 +162,8 @@ def joined(
         pieces[-1].append(pair)
         size += len(pair[0])
     if len(pieces) > 1 and size < seconds * sample_rate_hz:
-        pieces[-2] += pieces.pop()
+        rest = pieces.pop()
+        pieces[-1] += rest
     return [
         (np.concatenate([a for a, _ in piece]), np.concatenate([b for _, b in piece]))
         for piece in pieces

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from physics.audio import check_floating
 from physics.base import sample_mask
 
-Signals = Float[Array, "*axes time"]
+Signals = Float[Array, "..."]  # [batch, time] or [batch, sources, time]
 Rows = Float[Array, "rows time"]
 Lengths = Int[Array, " rows"]
 
@@ -48,7 +48,7 @@ class Loss(abc.ABC):
 
     def per_clip(
         self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
-    ) -> Float[Array, "*axes"]:
+    ) -> Float[Array, "..."]:
         """The loss of each clip (and source) as if it were alone; 0 for those of length 0."""
         rows = as_rows(estimate, target, lengths)
         return self.rows(*rows).reshape(estimate.shape[:-1])
@@ -76,7 +76,7 @@ class RowLoss(Loss):
 
     def per_clip(
         self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
-    ) -> Float[Array, "*axes"]:
+    ) -> Float[Array, "..."]:
         """The loss of each clip (and source); 0 for those of length 0."""
         rows = as_rows(estimate, target, lengths)
         values = self.rows(*rows)
@@ -129,3 +129,8 @@ def mean_of_samples(x: Rows, lengths: Lengths | None) -> Float[Array, " rows"]:
     if lengths is None:
         return jnp.mean(x, axis=-1)
     return jnp.sum(x, axis=-1) / jnp.maximum(lengths, 1).astype(x.dtype)
+
+
+def absolute(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """|x| with the gradient 0 at 0, as torch has it; of jnp.abs it is 1 there."""
+    return x * jnp.sign(x)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from hybrid.losses import clips
-from hybrid.losses.base import Lengths, Loss, Rows
+from hybrid.losses.base import Lengths, Loss, Rows, absolute
 from physics.audio import one_of
 from physics.spectra import filterbank, power
 from physics.spectra.short_time import root
@@ -57,8 +57,11 @@ class Stft(Loss):
         """Checks the settings."""
         clips.check_transform(self.n_fft, self.window_samples, self.hop_samples, self.window)
         one_of("distance", self.distance, DISTANCES)
-        if not self.eps > 0:
-            raise ValueError(f"eps must be positive; got {self.eps:g}. auraloss takes 1e-8.")
+        if not self.eps >= 1e-15:
+            raise ValueError(
+                f"eps must be 1e-15 or more, for it is divided by; got {self.eps:g}. Take 1e-8, as "
+                "auraloss does."
+            )
         if self.n_mels is not None:
             if self.sample_rate_hz is None:
                 raise ValueError(
@@ -85,21 +88,14 @@ class Stft(Loss):
         mask = None
         if lengths is not None:
             mask = clips.frame_mask(x.shape[1], self.hop_samples, lengths)
-        # With powers, log magnitudes are half a logarithm, and need no root.
-        half = 1.0
         magnitudes = (x, y)
-        if self.n_mels is None:
-            half = 0.5
-            if self.convergence_weight or self.linear_weight:
-                magnitudes = (jnp.sqrt(x), jnp.sqrt(y))
+        if self.n_mels is None and (self.convergence_weight or self.linear_weight):
+            magnitudes = (jnp.sqrt(x), jnp.sqrt(y))
         loss = jnp.zeros((), x.dtype)
         if self.convergence_weight:
             loss += self.convergence_weight * _convergence(*magnitudes, mask)
         if self.log_weight:
-            # One logarithm for two. A band without a bin is 0 on both sides, and says nothing.
-            tiny = np.finfo(x.dtype).tiny
-            ratio = jnp.maximum(x, tiny) / jnp.maximum(y, tiny)
-            loss += self.log_weight * self._distance(half * jnp.log(ratio), mask)
+            loss += self.log_weight * self._distance(self._log_ratio(x, y), mask)
         if self.linear_weight:
             loss += self.linear_weight * self._distance(magnitudes[0] - magnitudes[1], mask)
         return loss
@@ -116,6 +112,17 @@ class Stft(Loss):
             return powers
         return jnp.sqrt(powers) @ jnp.asarray(self._bands(), powers.dtype)
 
+    def _log_ratio(
+        self, x: Float[Array, "rows frames bins"], y: Float[Array, "rows frames bins"]
+    ) -> Float[Array, "rows frames bins"]:
+        """Difference of the logarithms of magnitudes."""
+        if self.n_mels is None:
+            # Of powers, and one logarithm for two.
+            return 0.5 * jnp.log(x / y)
+        # A band without a bin is 0 on both sides, and says nothing.
+        tiny = np.finfo(x.dtype).tiny
+        return jnp.log(jnp.maximum(x, tiny)) - jnp.log(jnp.maximum(y, tiny))
+
     def _bands(self) -> Float[np.ndarray, "bins bands"]:
         assert self.n_mels is not None
         assert self.sample_rate_hz is not None
@@ -130,7 +137,7 @@ class Stft(Loss):
     def _distance(
         self, error: Float[Array, "rows frames bins"], mask: Bool[Array, "rows frames"] | None
     ) -> Float[Array, ""]:
-        each = jnp.abs(error) if self.distance == "l1" else error**2
+        each = absolute(error) if self.distance == "l1" else error**2
         if mask is None:
             return jnp.mean(each)
         count = jnp.maximum(jnp.sum(mask), 1).astype(each.dtype) * each.shape[-1]

@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from hybrid.losses.base import Lengths, RowLoss, Rows, Signals, mean_of_samples
+from hybrid.losses.base import Lengths, RowLoss, Rows, Signals, absolute, mean_of_samples
 from physics.base import sample_mask
 
 _DB = 10 / math.log(10)
@@ -18,7 +18,7 @@ class L1(RowLoss):
 
     def rows(self, estimate: Rows, target: Rows, lengths: Lengths | None) -> Float[Array, " rows"]:
         """See `RowLoss.rows`."""
-        return mean_of_samples(jnp.abs(estimate - target), lengths)
+        return mean_of_samples(absolute(estimate - target), lengths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Esr(RowLoss):
 
 def si_sdr_db(
     estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
-) -> Float[Array, "*axes"]:
+) -> Float[Array, "..."]:
     """Scale-invariant signal-to-distortion ratio of each clip (and source) in dB, higher is better.
 
     Args:

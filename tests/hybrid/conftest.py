@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import pytest
 
 from hybrid.config import default_config
@@ -47,3 +48,13 @@ def foreign_config(toy_config):
         "num_samples": 160,
     }
     return toy_config
+
+
+@pytest.fixture(scope="session")
+def quickly():
+    """`jax.jit` that compiles faster code less: most of a short test is compilation."""
+
+    def compile_quickly(function):
+        return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+    return compile_quickly

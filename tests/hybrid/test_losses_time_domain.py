@@ -34,13 +34,13 @@ def sounds(time=500):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_parity_with_torch(case):
+def test_parity_with_torch(case, quickly):
     loss, peer = CASES[case]
     estimate, target = sounds()
     heard = torch.tensor(estimate, dtype=torch.float32)[:, None].requires_grad_()
     expected = peer(heard, torch.tensor(target, dtype=torch.float32)[:, None])
     expected.backward()
-    value, gradient = jax.value_and_grad(loss)(
+    value, gradient = quickly(jax.value_and_grad(loss))(
         jnp.asarray(estimate, jnp.float32), jnp.asarray(target, jnp.float32)
     )
     assert float(value) == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -48,32 +48,39 @@ def test_parity_with_torch(case):
     assert np.linalg.norm(gradient - wanted) < 1e-5 * np.linalg.norm(wanted)
 
 
-def test_si_sdr_does_not_hear_levels():
+def test_si_sdr_does_not_hear_levels(quickly):
     estimate, target = (jnp.asarray(x, jnp.float32) for x in sounds())
-    values = si_sdr_db(estimate, target)
+    ratio_db = quickly(si_sdr_db)
+    values = ratio_db(estimate, target)
     assert values.shape == (3,)
-    np.testing.assert_allclose(si_sdr_db(0.2 * estimate + 0.1, 3 * target), values, rtol=1e-3)
+    np.testing.assert_allclose(ratio_db(0.2 * estimate + 0.1, 3 * target), values, rtol=1e-3)
     # An error at right angles to the target, 20 dB below it.
-    time = jnp.arange(1000.0) * (2 * np.pi / 100)
-    clean, error = jnp.sin(time)[None], jnp.cos(time)[None]
-    assert float(si_sdr_db(clean + 0.1 * error, clean)[0]) == pytest.approx(20, abs=1e-3)
-    assert float(Snr()(clean + 0.1 * error, clean)) == pytest.approx(-20, abs=1e-3)
+    time = np.arange(500) * (2 * np.pi / 100) + np.zeros((3, 1))
+    clean, error = (jnp.asarray(x, jnp.float32) for x in (np.sin(time), np.cos(time)))
+    np.testing.assert_allclose(ratio_db(clean + 0.1 * error, clean), 20, atol=1e-3)
+    assert float(quickly(Snr())(clean + 0.1 * error, clean)) == pytest.approx(-20, abs=1e-3)
 
 
-def test_si_sdr_of_sources_and_of_no_sample():
+def test_si_sdr_of_sources_and_of_no_sample(quickly):
     estimate, target = (jnp.asarray(x, jnp.float32).reshape(1, 3, -1) for x in sounds())
-    assert si_sdr_db(estimate, target).shape == (1, 3)
-    np.testing.assert_array_equal(si_sdr_db(estimate, target, jnp.zeros(1, jnp.int32)), 0)
-    assert float(si_sdr_db(0 * estimate, target)[0, 0]) == pytest.approx(-80, abs=0.1)
+    ratio_db = quickly(si_sdr_db)
+    assert ratio_db(estimate, target, jnp.full(1, 500, jnp.int32)).shape == (1, 3)
+    np.testing.assert_array_equal(ratio_db(estimate, target, jnp.zeros(1, jnp.int32)), 0)
+    silent = ratio_db(jnp.zeros_like(estimate), target, jnp.full(1, 500, jnp.int32))
+    np.testing.assert_allclose(silent, -80, atol=0.1)
 
 
-@pytest.mark.parametrize("size", [1e-4, 0.01, 0.999, 1.001, 30.0, 1e4])
-def test_log_cosh_keeps_its_digits(size):
-    error = jnp.full((1, 4), size, jnp.float32)
-    value, gradient = jax.value_and_grad(LogCosh())(error, 0 * error)
-    exact = size - np.log(2) if size > 100 else np.log1p(2 * np.sinh(size / 2) ** 2)
-    assert float(value) == pytest.approx(exact, rel=1e-5)
-    np.testing.assert_allclose(gradient, np.tanh(size) / 4, rtol=1e-5)
+def test_log_cosh_keeps_its_digits(quickly):
+    size = np.array([1e-4, 0.01, 0.999, 1.001, 30.0, 1e4])
+    error = jnp.asarray(size, jnp.float32)[:, None]
+    loss = LogCosh()
+    values = quickly(loss.per_clip)(error, jnp.zeros_like(error))
+    gradient = quickly(jax.grad(loss))(error, jnp.zeros_like(error))
+    exact = np.where(
+        size > 100, size - np.log(2), np.log1p(2 * np.sinh(size.clip(0, 100) / 2) ** 2)
+    )
+    np.testing.assert_allclose(values, exact, rtol=1e-5)
+    np.testing.assert_allclose(gradient[:, 0], np.tanh(size) / size.size, rtol=1e-5)
 
 
 def test_settings_without_meaning_are_refused():
