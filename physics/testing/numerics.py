@@ -12,9 +12,11 @@ from jax.extend import core as jax_core
 
 from physics import bounds
 from physics.testing.sounds import (
+    example,
     hostile,
     leaves,
     noise,
+    of_clips,
     piece_samples,
     require,
     require_close,
@@ -28,27 +30,27 @@ _STEPS = (1e-4, 1e-5, 1e-6)
 def check_batch(module: Any) -> None:
     """A clip gives the same in a batch as alone."""
     params = module.init(jax.random.key(0))
-    audio = noise(module, piece_samples(module), batch=3)
-    together, _ = module.apply(params, audio)
+    inputs = example(module, batch=3)
+    together, _ = module.apply(params, inputs)
     for i in range(3):
-        alone, _ = module.apply(params, audio[i : i + 1])
+        alone, _ = module.apply(params, of_clips(inputs, slice(i, i + 1)))
         require_close(together[i : i + 1], alone, "A clip gives the same in a batch as alone")
 
 
 def check_purity(module: Any) -> None:
     """Two calls agree to the last bit; jit changes nothing; no tracer leaks, no call to Python."""
     params = module.init(jax.random.key(0))
-    audio = noise(module, piece_samples(module))
+    inputs = example(module)
 
-    def run(params, audio):
-        return module.apply(params, audio)[0]
+    def run(params, inputs):
+        return module.apply(params, inputs)[0]
 
     compiled = jax.jit(run)
-    first = compiled(params, audio)
-    require_close(compiled(params, audio), first, "Two calls agree to the last bit", 0)
-    require_close(run(params, audio), first, "Under jit it gives the same")
+    first = compiled(params, inputs)
+    require_close(compiled(params, inputs), first, "Two calls agree to the last bit", 0)
+    require_close(run(params, inputs), first, "Under jit it gives the same")
     with jax.checking_leaks():
-        jaxpr = jax.make_jaxpr(run)(params, audio)
+        jaxpr = jax.make_jaxpr(run)(params, inputs)
     called = sorted(_primitives(jaxpr.jaxpr) & {"pure_callback", "io_callback", "debug_callback"})
     require(not called, f"A module is pure: it must not call back to Python; found {called}.")
 
@@ -73,11 +75,11 @@ def check_gradients(module: Any) -> None:
                 moved = [leaf + step if j == i else leaf for j, (_, leaf) in enumerate(named)]
                 return loss(structure.unflatten(moved), audio)
 
-            _compare(gradient, along, name, named[i][1])
-        _compare(of_audio, lambda step: loss(params, audio + step), "the audio", audio)
+            compare(gradient, along, name, named[i][1])
+        compare(of_audio, lambda step: loss(params, audio + step), "the audio", audio)
 
 
-def _compare(gradient: Any, along: Any, name: str, at: Any) -> None:
+def compare(gradient: Any, along: Any, name: str, at: Any) -> None:
     """A random direction of one leaf: what the gradient says, and what happens."""
     direction = np.random.default_rng(1).choice([-1.0, 1.0], np.shape(at))
     expected = float(np.sum(np.asarray(gradient) * direction))
@@ -149,7 +151,7 @@ def check_bounds(module: Any) -> None:
     jax.tree_util.tree_map_with_path(
         within, module.specs(), module.physical(params), is_leaf=bounds.is_parameter
     )
-    features, _ = jax.jit(module.apply)(params, noise(module, piece_samples(module)))
+    features, _ = jax.jit(module.apply)(params, example(module))
     require(jnp.all(jnp.isfinite(features)), "Features must be finite anywhere within the bounds.")
 
 

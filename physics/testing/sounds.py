@@ -26,6 +26,38 @@ def noise(module: Any, num_samples: int, batch: int = 2, dtype: Any = np.float32
     return jnp.asarray(0.1 * rng.standard_normal(shape), dtype)
 
 
+def controls(module: Any, n_frames: int, batch: int = 2, dtype: Any = np.float32) -> dict[str, Any]:
+    """Controls of a synthesiser, a key for each clip among them; the same every time."""
+    rng = np.random.default_rng(0)
+    found: dict[str, Any] = {}
+    for name, size in module.control_sizes.items():
+        shape = (batch, n_frames) if size == 1 else (batch, n_frames, size)
+        value = rng.standard_normal(shape)
+        if name.endswith("_hz"):
+            value = module.sample_rate_hz / 50 * 1.3**value
+        found[name] = jnp.asarray(value, dtype)
+    return found | {"key": jax.random.split(jax.random.key(0), batch)}
+
+
+def split_key(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Controls that have gradients, and the key."""
+    return {n: x for n, x in given.items() if n != "key"}, {"key": given["key"]}
+
+
+def of_clips(inputs: Any, clips: slice, frames: slice = slice(None)) -> Any:
+    """Some clips of audio, or some clips and frames of controls."""
+    if not isinstance(inputs, dict):
+        return inputs[clips]
+    return {n: x[clips] if n == "key" else x[clips, frames] for n, x in inputs.items()}
+
+
+def example(module: Any, batch: int = 2) -> Any:
+    """What the module takes: a few frames of audio, or of controls."""
+    if hasattr(module, "control_sizes"):
+        return controls(module, 4, batch)
+    return noise(module, piece_samples(module), batch)
+
+
 def hostile(module: Any) -> dict[str, jax.Array]:
     """Sounds at which gradients break: silence, a click, full scale, DC, subnormal numbers."""
     num_samples = piece_samples(module)
