@@ -109,6 +109,7 @@ def auraloss(estimate: np.ndarray, target: np.ndarray) -> Callable[[], Any] | No
         heard = torch.from_numpy(estimate)[:, None].requires_grad_()
         value = loss(heard, clean)
         value.backward()
+        assert heard.grad is not None
         return value.detach().numpy(), heard.grad.numpy()[:, 0]
 
     return call

@@ -73,8 +73,8 @@ class Stft(Loss):
     def value(self, estimate: Rows, target: Rows, lengths: Lengths | None) -> Float[Array, ""]:
         """See `Loss.value`."""
         reach = clips.reach_samples(self.window_samples)
-        longer = (clips.mirrored(x, lengths, reach) for x in (estimate, target))
-        return self.of_mirrored(*longer, reach, lengths)
+        estimate, target = (clips.mirrored(x, lengths, reach) for x in (estimate, target))
+        return self.of_mirrored(estimate, target, reach, lengths)
 
     def of_mirrored(
         self,

@@ -1,6 +1,5 @@
 """The STRF loss is what correlating with every kernel gives, by SciPy and torchaudio."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
