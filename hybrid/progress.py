@@ -1,5 +1,6 @@
 """One line that says how a run is doing: live on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -13,6 +14,8 @@ from rich.progress import Progress as Bar
 SHOWN = ("loss", "accuracy", "clips_per_s")
 
 _REFRESH_S = 0.25
+# The second is what rich makes of a pipe that nobody reads any more.
+_CANNOT_SHOW = (OSError, SystemExit)
 
 
 class Progress:
@@ -62,8 +65,9 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
-            self._bar.refresh()
-            self._bar.stop()
+            with contextlib.suppress(*_CANNOT_SHOW):
+                self._bar.refresh()
+                self._bar.stop()
 
     def update(self, step: int, values: Mapping[str, Any] | None = None) -> None:
         """Moves the line on.
@@ -84,7 +88,8 @@ class Progress:
             return
         self._bar.update(self._task, completed=step, description=self._text(step, now))
         if values or now - self._refreshed > _REFRESH_S:
-            self._bar.refresh()
+            with contextlib.suppress(*_CANNOT_SHOW):
+                self._bar.refresh()
             self._refreshed = now
 
     def evaluated(self, step: int, values: Mapping[str, Any], split: str = "validation") -> None:
@@ -103,8 +108,10 @@ class Progress:
         return text if left is None else f"{text}  {clock(left)} left".strip()
 
     def _print(self, text: str) -> None:
-        # Through the console, which puts it above a live bar; never wrapped, coloured or parsed.
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        # Through the console, which puts it above a live bar; never wrapped, coloured or parsed. A
+        # terminal that has hung up, or a log on a full disk, must not end the run.
+        with contextlib.suppress(*_CANNOT_SHOW):
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def clock(seconds: float | int) -> str:

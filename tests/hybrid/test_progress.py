@@ -1,6 +1,7 @@
 """The progress line: plain where nobody watches, live on a terminal, right about time."""
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -31,6 +32,23 @@ def test_evaluation_has_its_own_line():
     with progress.Progress(40, console=out) as line:
         line.evaluated(20, {"loss": 0.25, "accuracy": 0.5, "confusion": [[1]]})
     assert out.file.getvalue() == "step 20/40  validation loss 0.25  accuracy 50.0 %\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError()])
+def test_nobody_who_can_read_it_is_no_reason_to_end(terminal, error, monkeypatch):
+    # Rich's own also turns standard output off, which is pytest's.
+    monkeypatch.setattr(Console, "on_broken_pipe", lambda self: sys.exit(1))
+    out = console(terminal)
+    with progress.Progress(40, console=out) as line:
+
+        def write(text):
+            raise error
+
+        out.file.write = write
+        line.update(10, ROW)
+        line.evaluated(10, {"loss": 0.25})
+        line.update(20, ROW)
 
 
 def test_terminal_shows_a_live_line():
