@@ -1,16 +1,25 @@
 """Serves Speech Commands: torchaudio knows files, labels and splits, soundfile decodes."""
 
 import dataclasses
+import gzip
+import hashlib
 import pathlib
 import shutil
+import tarfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
+
+import torch.hub
 
 from data.source import AudioSource, ClipDataset, DataRootError, check_split
 from data.torchaudio_compat import load_torchaudio
 from data.transforms import Transform, build
 
 FILE_RATE_HZ = 16_000
+# The archive that torchaudio fetches, and the digest that it checks (torchaudio 2.11).
+ARCHIVE_URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
+ARCHIVE_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 _FOLDER = pathlib.Path("SpeechCommands")
 _VERSION = "speech_commands_v0.02"
 _SUBSETS = {"train": "training", "validation": "validation", "test": "testing"}
@@ -132,14 +141,49 @@ class SpeechCommands(AudioSource):
 
 def _download(root: pathlib.Path) -> None:
     """Fetches and unpacks the corpus; its folder appears only when it is complete."""
-    load_torchaudio()
-    from torchaudio.datasets import SPEECHCOMMANDS
-
     partial = root / ".download"
-    # An unpacking that was cut short would count as complete; the archive itself may stay.
-    shutil.rmtree(partial / _FOLDER, ignore_errors=True)
+    archive, unpacked = partial / f"{_VERSION}.tar.gz", partial / _VERSION
     partial.mkdir(parents=True, exist_ok=True)
-    SPEECHCOMMANDS(partial, url=_VERSION, download=True)
+    # An unpacking that was cut short, or an archive that somebody else put there, must not count.
+    shutil.rmtree(unpacked, ignore_errors=True)
+    if archive.is_file() and _sha256(archive) != ARCHIVE_SHA256:
+        archive.unlink()
+    if not archive.is_file():
+        torch.hub.download_url_to_file(ARCHIVE_URL, str(archive), hash_prefix=ARCHIVE_SHA256)
+    unpack(archive, unpacked)
     (root / _FOLDER).mkdir(exist_ok=True)
-    (partial / _FOLDER / _VERSION).rename(root / _FOLDER / _VERSION)
+    unpacked.rename(root / _FOLDER / _VERSION)
     shutil.rmtree(partial)
+
+
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """Unpacks a tar archive; nothing is written outside of `folder`.
+
+    Raises:
+        DataRootError: a member that is neither a file nor a folder, or would lie elsewhere, or an
+            archive that cannot be read. What was unpacked before stays in `folder`.
+    """
+
+    def inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+        # Links and devices have no place in a corpus, and links are how an archive gets out.
+        if not (member.isfile() or member.isdir()) or member.name.startswith(("/", "\\")):
+            raise DataRootError(
+                f"an archive may hold files and folders below its own; {archive} holds "
+                f"{member.name!r} of another kind or place; fetch the archive from its source"
+            )
+        return tarfile.data_filter(member, path)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(str(folder), filter=inside)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataRootError(
+            f"an archive must be whole and stay in its folder; {archive}: {error}; fetch it from "
+            "its source"
+        ) from error
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

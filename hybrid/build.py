@@ -11,6 +11,7 @@ import numpy as np
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
+from data.audio_files import AudioFileError
 from data.iterable_loader import IterableLoader
 from data.source import holds_items
 from hybrid.config import check_config, unknown_name_message
@@ -96,7 +97,9 @@ def build_parts(config: ConfigDict, source: Any) -> Experiment:
     Raises:
         BuildError: as `build`.
     """
+    _check_rate("data", source.sample_rate_hz)
     physics = _make("physics", config, {"sample_rate_hz": source.sample_rate_hz}, PHYSICS_PROTOCOL)
+    _check_rate("physics", physics.sample_rate_hz)
     if float(physics.sample_rate_hz) != float(source.sample_rate_hz):
         raise BuildError(
             f"config.physics and config.data must share a sample rate, got "
@@ -107,6 +110,13 @@ def build_parts(config: ConfigDict, source: Any) -> Experiment:
     learner = _make("learner", config, {"num_classes": num_classes}, LEARNER_PROTOCOL)
     task = _make("task", config, {"physics": physics, "learner": learner}, TASK_PROTOCOL)
     return Experiment(config, physics, learner, task, source)
+
+
+def _check_rate(part: str, rate_hz: Any) -> None:
+    if isinstance(rate_hz, bool) or not isinstance(rate_hz, int | float) or not rate_hz > 0:
+        raise BuildError(
+            f"config.{part} must have a sample_rate_hz, a number of hertz above 0, got {rate_hz!r}"
+        )
 
 
 def build_physics(config: ConfigDict) -> Any:
@@ -221,7 +231,8 @@ def _shapes_of_batches(
 
 def _check_shapes(experiment: Experiment, num_classes: int) -> None:
     config, task, physics = experiment.config, experiment.task, experiment.physics
-    shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
+    with _blame("data", config, "gives no first batch"):
+        shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
     key = jax.eval_shape(lambda: jax.random.key(0))
     with _blame("physics", config, "init(key) failed"):
         params = jax.eval_shape(physics.init, key)
@@ -246,7 +257,10 @@ def _check_shapes(experiment: Experiment, num_classes: int) -> None:
         where = f"and config.physics ({config.physics.target}) do not fit"
     with _blame("learner", config, where):
         params, learner_params, collections = jax.eval_shape(task.init, key, shapes)
-    with _blame("task", config, "loss failed"):
+    joined = (
+        f"on config.physics ({config.physics.target}) and config.learner ({config.learner.target}):"
+    )
+    with _blame("task", config, f"{joined} loss failed"):
         loss, aux = jax.eval_shape(
             lambda p, q, c, b, k: task.loss(p, q, c, b, k, train=True),
             params,
@@ -257,7 +271,7 @@ def _check_shapes(experiment: Experiment, num_classes: int) -> None:
         )
     with _blame("task", config, "must give aux with `metrics` and `collections`, but"):
         _ = aux["metrics"], aux["collections"]
-    with _blame("task", config, "loss failed in evaluation (train=False, key=None)"):
+    with _blame("task", config, f"{joined} loss failed in evaluation (train=False, key=None)"):
         jax.eval_shape(
             lambda p, q, c, b: task.loss(p, q, c, b, None, train=False),
             params,
@@ -285,7 +299,7 @@ def _blame(part: str, config: ConfigDict, what: str) -> Iterator[None]:
     """Turns any failure inside a part into an error that names its field."""
     try:
         yield
-    except BuildError:
+    except (BuildError, AudioFileError):
         raise
     except Exception as error:
         raise BuildError(

@@ -251,7 +251,9 @@ def _check_fields(got: Mapping[str, Any], known: Mapping[str, Any], where: str) 
                 raise ValueError(f"{where}.{name} must hold fields, got {got[name]!r}")
             if name != "kwargs":
                 _check_fields(got[name], value, f"{where}.{name}")
-        elif isinstance(value, str) and not isinstance(got[name] or "", str):
+        elif isinstance(value, str) and not isinstance(got[name], str):
+            if name == "root" and got[name] is None:
+                continue
             raise ValueError(f"{where}.{name} must be a text, got {got[name]!r}")
 
 

@@ -104,13 +104,17 @@ def parse_overrides(params: Tree, overrides: Overrides | Mapping[str, Any]) -> T
         ValueError: a pattern that is no regular expression or matches nothing, a parameter that no
             pattern covers, or a multiplier that is not a finite number >= 0; names are listed.
     """
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence | Mapping):
+        raise ValueError(
+            f"overrides: must be pairs of a pattern and a multiplier, got {overrides!r}"
+        )
     pairs = list(overrides if isinstance(overrides, Sequence) else overrides.items())
     names = leaf_names(params)
     if not pairs:
         return dict.fromkeys(names, 1.0)
     result: dict[str, float | None] = {}
     for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[0], str):
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
             raise ValueError(
                 f"overrides: each entry must be a pair of a pattern and a multiplier or None, got "
                 f"{pair!r}: write for example (('car.*', 0.1), ('.*', None))"

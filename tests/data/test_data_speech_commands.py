@@ -1,14 +1,19 @@
 """Speech Commands is read through torchaudio's lists, in any choice of words."""
 
+import hashlib
+import io
+import pathlib
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 import soundfile
 
+from data import speech_commands
 from data.audio_files import AudioFileError
 from data.source import DataRootError
-from data.speech_commands import SpeechCommands
+from data.speech_commands import SpeechCommands, unpack
 from data.torchaudio_compat import load_torchaudio
 
 
@@ -96,30 +101,88 @@ def test_augmentation_takes_noise_from_the_corpus(commands_root):
         SpeechCommands(root=str(commands_root), augment={"gain": {"low_db": 0.0}})
 
 
-def test_download_appears_only_when_complete(tmp_path, commands_root, monkeypatch):
-    load_torchaudio()
-    from torchaudio.datasets import speechcommands
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
+
+def test_download_appears_only_when_complete(tmp_path, commands_root, monkeypatch):
     original = commands_root / "SpeechCommands" / "speech_commands_v0.02"
-    archive = shutil.make_archive(str(tmp_path / "archive"), "gztar", original)
+    archive = pathlib.Path(shutil.make_archive(str(tmp_path / "archive"), "gztar", original))
     target = tmp_path / "target"
     calls = []
 
     def fetch(url, path, hash_prefix):
-        calls.append(hash_prefix)
+        calls.append((url, hash_prefix))
         assert not (target / "SpeechCommands").exists()
         if len(calls) == 1:
             raise ConnectionError("cut off")
         shutil.copy(archive, path)
 
-    monkeypatch.setattr(speechcommands, "download_url_to_file", fetch)
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    monkeypatch.setattr("data.speech_commands.ARCHIVE_SHA256", digest(archive))
     with pytest.raises(DataRootError, match="download"):
         SpeechCommands(root=str(target))
     with pytest.raises(ConnectionError):
         SpeechCommands(root=str(target), download=True)
     assert not (target / "SpeechCommands").exists()
+    # What somebody else has put in its place is not unpacked.
+    (target / ".download" / "speech_commands_v0.02.tar.gz").write_bytes(b"another archive")
     assert len(SpeechCommands(root=str(target), download=True).dataset("train")) == 18
     assert len(SpeechCommands(root=str(target), download=True).dataset("train")) == 18
     assert len(calls) == 2
-    assert len(calls[0]) == 64  # the archive's SHA-256 is checked
+    assert calls[0] == (speech_commands.ARCHIVE_URL, digest(archive))
     assert [path.name for path in target.iterdir()] == ["SpeechCommands"]
+
+
+def test_the_archive_is_the_one_that_torchaudio_knows():
+    load_torchaudio()
+    from torchaudio.datasets.speechcommands import _CHECKSUMS
+
+    assert _CHECKSUMS[speech_commands.ARCHIVE_URL] == speech_commands.ARCHIVE_SHA256
+
+
+def member(name, content=b"text", **fields):
+    info = tarfile.TarInfo(name)
+    info.size = len(content) if fields.get("type", tarfile.REGTYPE) == tarfile.REGTYPE else 0
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+LINK, HARD, FIFO, DEVICE = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("../outside.txt")],
+        [member("go/../../outside.txt")],
+        [member("/tmp/outside_of_its_folder.txt")],
+        [member("link", type=LINK, linkname=".."), member("link/outside.txt")],
+        [member("link", type=LINK, linkname="/etc/passwd")],
+        [member("hard", type=HARD, linkname="../victim.txt"), member("hard", b"changed")],
+        [member("fifo", type=FIFO)],
+        [member("device", type=DEVICE, devmajor=1, devminor=3)],
+    ],
+)
+def test_an_archive_stays_in_its_folder(tmp_path, members):
+    (tmp_path / "victim.txt").write_text("kept")
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
+        for info, content in [member("go/good.wav"), *members]:
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(DataRootError, match="archive"):
+        unpack(tmp_path / "evil.tar.gz", tmp_path / "inside")
+    outside = {path.name for path in tmp_path.iterdir()}
+    assert outside == {"victim.txt", "evil.tar.gz", "inside"}
+    assert (tmp_path / "victim.txt").read_text() == "kept"
+    assert not pathlib.Path("/tmp/outside_of_its_folder.txt").exists()
+
+
+def test_an_archive_that_is_cut_short(tmp_path):
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as tar:
+        info, content = member("go/good.wav", b"x" * 4000)
+        tar.addfile(info, io.BytesIO(content))
+    content = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(content[:-30])
+    with pytest.raises(DataRootError, match="must be whole"):
+        unpack(tmp_path / "cut.tar.gz", tmp_path / "inside")
