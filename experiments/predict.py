@@ -49,17 +49,22 @@ def main(argv: Sequence[str]) -> None:
     import hybrid
 
     loaded = hybrid.load(values.workdir, values.step, values.data_root, values.trust)
-    enhances = hasattr(loaded.task, "enhance")
-    if enhances != (out is not None):
-        raise ValueError(
-            f"a run of {'enhancement' if enhances else 'classification'} "
-            f"{'writes a file: give --out=FILE' if enhances else 'prints: leave --out out'}"
-        )
+    check_use(loaded.task, out)
     if out is not None:
         enhance_file(loaded, source, out)
         print(out)
     else:
         print_labels(label_file(loaded, source), list(loaded.source.class_names))
+
+
+def check_use(task: Any, out: pathlib.Path | None) -> None:
+    """Raises ValueError unless a file is to be written exactly where a task enhances."""
+    enhances = hasattr(task, "enhance")
+    if enhances != (out is not None):
+        raise ValueError(
+            f"a run of {'enhancement' if enhances else 'classification'} "
+            f"{'writes a file: give --out=FILE' if enhances else 'prints: leave --out out'}"
+        )
 
 
 def enhance_file(loaded: Any, source: pathlib.Path, out: pathlib.Path, console: Any = None) -> None:

@@ -66,16 +66,27 @@ def gradients(task, params, batch):
     return jax.value_and_grad(loss, (0, 1), has_aux=True)(physics, learner)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init(task, batch):
-    return jax.jit(task.init)(jax.random.key(0), batch)
+    return task.init(jax.random.key(0), batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def enhanced(task, params, batch):
+    return task.enhance(*params, batch)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def heard(task, params, audio, lengths):
+    return task.heard(params, audio, lengths)
 
 
 def test_a_mask_of_ones_gives_the_sound_back(batch):
-    for fields in ({}, {"window_s": 0.04}, {"window_s": 0.02}):
+    for fields in ({}, {"window_s": 0.04}):
         bins = round(fields.get("window_s", 0.03) * RATE_HZ) // 2 + 1
         task = make(Everything(bins), **fields)
         assert task.num_bins == bins
-        estimate, _ = task.enhance(*init(task, batch), batch)
+        estimate = enhanced(task, init(task, batch), batch)
         np.testing.assert_allclose(estimate, batch["audio"], atol=1e-6)
 
 
@@ -85,7 +96,7 @@ def test_a_complex_mask_turns_phases(batch):
     sine = np.sin(0.3 * np.arange(TIME), dtype=np.float32)
     pure = batch | {"audio": jnp.asarray(np.tile(sine, (3, 1))), "lengths": jnp.full(3, TIME)}
     pure["lengths"] = pure["lengths"].astype(jnp.int32)
-    estimate, _ = task.enhance(*init(task, pure), pure)
+    estimate = enhanced(task, init(task, pure), pure)
     inner = slice(300, -300)
     np.testing.assert_allclose(estimate[0, inner], np.cos(0.3 * np.arange(TIME))[inner], atol=0.02)
 
@@ -125,8 +136,7 @@ def test_a_longer_padding_changes_nothing(batch):
     task = make()
     params = init(task, batch)
     longer = batch | {name: jnp.pad(batch[name], ((0, 0), (0, 333))) for name in ("audio", "clean")}
-    short, _ = task.enhance(*params, batch)
-    long, _ = task.enhance(*params, longer)
+    short, long = (enhanced(task, params, b) for b in (batch, longer))
     np.testing.assert_allclose(long[:, :TIME], short, atol=1e-6)
     assert not long[:, TIME:].any()
 
@@ -136,18 +146,18 @@ def test_the_estimate_hears_nothing_before_it_sounds(batch):
     task = make()
     params = init(task, batch)
     other = batch | {"audio": batch["audio"].at[:, 1000:].multiply(-2.0)}
-    one, two = (task.enhance(*params, b)[0] for b in (batch, other))
+    one, two = (enhanced(task, params, b) for b in (batch, other))
     changed = np.flatnonzero(np.abs(one - two)[1] > 1e-6)
     assert 1000 - task.window_samples < changed.min() < 1000
 
 
-@pytest.mark.parametrize("physics_hop_s", [1 / RATE_HZ, 0.005, 0.01, 0.02, 0.03])
+@pytest.mark.parametrize("physics_hop_s", [1 / RATE_HZ, 0.005, 0.01, 0.03])
 def test_front_ends_of_other_rates_are_brought_to_the_spectra(batch, physics_hop_s):
     """A click is heard in the first frame that ends behind it, never before."""
     physics = Stft(sample_rate_hz=RATE_HZ, hop_s=physics_hop_s, window_s=0.03, size="power")
     task = make(physics=physics)
     audio = jnp.zeros((1, TIME)).at[0, 799].set(1.0)
-    features, mask = task.heard(physics.init(None), audio, jnp.array([TIME], jnp.int32))
+    features, mask = heard(task, physics.init(None), audio, jnp.array([TIME], jnp.int32))
     assert features.shape[:2] == mask.shape == (1, task.num_frames(TIME)) == (1, 22)
     assert mask.all()
     slow, _ = task.frames_per_feature()
@@ -184,7 +194,7 @@ def test_float64_stays(x64, batch):
 
 def test_examples_are_sounds_and_pictures(batch):
     task = make()
-    sounds, pictures = task.examples(*init(task, batch), batch)
+    sounds, pictures = jax.jit(task.examples)(*init(task, batch), batch)
     assert {name: sound.shape for name, sound in sounds.items()} == dict.fromkeys(
         ("noisy", "estimate", "clean"), (3, TIME)
     )
@@ -208,9 +218,9 @@ def test_settings_that_do_not_fit(batch):
     with pytest.raises(ValueError, match=r"losses.si_sdr.target.*near names: SiSdr"):
         make(losses={"si_sdr": {"target": "hybrid.losses:SiSdrr"}})
     task = make(MaskNet(100, width=4, dilations=(1,)))
-    params = init(task, batch)
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)
     with pytest.raises(ValueError, match=r"\[batch, frames, 121\].*with num_bins=121"):
-        task.enhance(*params, batch)
+        jax.eval_shape(task.enhance, *params, batch)
     unpaired = {name: value for name, value in batch.items() if name != "clean"}
     with pytest.raises(ValueError, match=r"needs `clean` .*data.noisy_speech:NoisySpeech"):
         make().init(jax.random.key(0), unpaired)

@@ -11,9 +11,8 @@ import pytest
 from learners import MaskNet, call_learner, init_learner
 
 NETS = {
-    "causal": MaskNet(5, width=6, dilations=(1, 2)),
-    "both ways": MaskNet(5, width=6, dilations=(1, 2), causal=False),
-    "complex": MaskNet(5, width=6, dilations=(2,), kernel=2, complex_mask=True),
+    "causal": MaskNet(5, width=6, dilations=(2,), kernel=2),
+    "both ways": MaskNet(5, width=6, dilations=(1, 2), causal=False, complex_mask=True),
 }
 
 init = jax.jit(init_learner, static_argnums=0)
@@ -128,9 +127,9 @@ def test_it_learns_a_mask_that_depends_on_the_frame_before(key):
 
     state, value = optimizer.init(variables["params"]), jnp.inf
     with jax.numpy_dtype_promotion("standard"):
-        for _ in range(80):
+        for _ in range(60):
             variables, state, value = step(variables, state)
-    assert value < 0.03
+    assert value < 0.05
 
 
 def test_an_even_kernel_has_no_middle(key):
