@@ -17,13 +17,14 @@ NATIVE := setup.py $(wildcard physics/carfac/native/*.cc physics/carfac/native/*
 DEMO := runs/demo
 BENCH := runs/benchmark
 
-.PHONY: help demo test test-install sanitize lint format bench clean
+.PHONY: help demo test test-install torture sanitize lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          train on the embedded recordings; results and pictures in $(DEMO)"
 	@echo "make test          run the tests"
 	@echo "make test-install  the slow tests: wheel, sdist, editable, isolated, without a compiler"
+	@echo "make torture       kill a run thirty times, and worse; compare its bits with those of an undisturbed one"
 	@echo "make sanitize      the tests of the native kernel, built with GCC's sanitizers in build/sanitize"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff mend what it can"
@@ -39,6 +40,9 @@ test: $(VENV)/.installed-test
 
 test-install: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow tests/install $(ARGS)
+
+torture: $(VENV)/.installed-test
+	$(BIN)/python -m experiments.torture $(ARGS)
 
 sanitize: $(VENV)/.installed-test
 	.ci/sanitize $(BIN)/python $(ARGS)

@@ -19,7 +19,7 @@ from pathlib import Path
 from experiments.stopping import EXIT_STOPPED
 
 _MARK = "TORTURE_MARK"
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 _POLL_S = 0.002
 
 
@@ -165,7 +165,7 @@ class Victim:
         command = [*self.command, "--config.data.num_workers=0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
-            text = process.communicate(timeout=_PATIENCE_S)[1].decode()
+            text = self._told(process)
         failed = process.returncode == 1 and os.strerror(errno.EFBIG) in text
         told = "the disk is full" in text and "Traceback" not in text
         result = "an error that says what to do" if failed and told else text[-500:]
@@ -235,6 +235,14 @@ class Victim:
         process.wait()
         result = "reported; the one before it is used" if good else text[-500:]
         return Outcome(fault, how, result, good and self._nothing_left())
+
+    def _told(self, process: subprocess.Popen) -> str:
+        """Returns what a process wrote until its end, which is forced if it does not come."""
+        try:
+            return process.communicate(timeout=_PATIENCE_S)[1].decode()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return f"no end within {_PATIENCE_S:g} s: {process.communicate()[1].decode()}"
 
     def _two_checkpoints(self) -> list[Path]:
         """Returns all checkpoints, having trained further until there are two."""

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 import hybrid
 from data import AudioFileError
 from hybrid.checkpoints import CheckpointMismatch, Checkpoints
-from hybrid.parts import evaluation_loader, training_loader
+from hybrid.parts import evaluation_loader
 from hybrid.watch import NonFiniteError
 from hybrid.workdir import WorkdirConflict
 from hybrid.writers import read_rows, without_clock
@@ -53,34 +53,6 @@ def kill_after_checkpoint(process, workdir, step):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-
-
-def test_a_killed_run_ends_with_the_same_bits(toy_config, tmp_path):
-    toy_config.data.num_workers = 2
-    # Slow enough that the kill comes before the end.
-    toy_config.data.kwargs = {"delay_s": 0.01}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = launch(toy_config, killed, tmp_path)
-    kill_after_checkpoint(process, killed, 10)
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    hybrid.fit(toy_config, killed)
-    hybrid.fit(toy_config, whole)
-
-    one, two = hybrid.load(whole, trusted=TOYS), hybrid.load(killed, trusted=TOYS)
-    assert int(one.state.step) == 40
-    assert_same_state(one.state, two.state)
-    assert rows(whole) == rows(killed)
-    positions = [
-        Checkpoints(w / "checkpoints").restore(one.state)[1]["position"] for w in (whole, killed)
-    ]
-    assert positions[0] == positions[1]
-    batches = []
-    for run, position in zip((one, two), positions, strict=True):
-        loader = training_loader(run, position)
-        batches.append(next(loader))
-        loader.close()
-    for name in batches[0]:
-        np.testing.assert_array_equal(batches[0][name].numpy(), batches[1][name].numpy())
 
 
 def test_a_killed_run_on_a_list_ends_with_the_same_bits(foreign_config, tmp_path):
