@@ -10,6 +10,15 @@ import pytest
 from physics import Parameter, synth, testing
 from physics.synth import source_filter
 
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly():
+    """Most of these tests is compilation, which is twice as quick if the code may be slow."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 SYNTHESISERS = {
     "harmonics, noise, room": synth.HarmonicNoise(
         sample_rate_hz=8000, hop_samples=16, n_harmonics=7, n_noise_bands=9, reverb_s=0.005
