@@ -1,11 +1,9 @@
 """Metrics of enhanced speech: clips are joined, padding is cut off, absence is said."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hybrid import audio_metrics
-from hybrid.losses import si_sdr_db
 
 RATE_HZ = 16000
 
@@ -35,7 +33,7 @@ def test_missing_packages_are_named(monkeypatch):
         audio_metrics.pesq(np.ones((1, 10)), np.ones((1, 10)), RATE_HZ)
     with pytest.raises(ImportError, match="STOI needs the package pystoi"):
         audio_metrics.stoi(np.ones((1, 10)), np.ones((1, 10)), RATE_HZ)
-    clean = speechlike(2, 1000)
+    clean = speechlike(4, RATE_HZ)
     found = audio_metrics.scores(clean + 0.01, clean, RATE_HZ)
     assert list(found) == ["si_sdr_db"]
 
@@ -80,8 +78,8 @@ def test_scores_are_means_over_the_clips_that_count():
     heard = clean + 0.05 * np.random.default_rng(1).standard_normal(clean.shape).astype(np.float32)
     lengths = np.array([RATE_HZ, RATE_HZ, 0, RATE_HZ], np.int32)
     found = audio_metrics.scores(heard, clean, RATE_HZ, lengths)
-    each = np.asarray(si_sdr_db(jnp.asarray(heard), jnp.asarray(clean)))[[0, 1, 3]]
-    assert found["si_sdr_db"] == pytest.approx(each.mean(), abs=1e-4)
+    noise_db = 10 * np.log10(np.sum(clean**2, 1) / np.sum((heard - clean) ** 2, 1))
+    assert found["si_sdr_db"] == pytest.approx(noise_db[[0, 1, 3]].mean(), abs=0.1)
     assert 0.3 < found["stoi"] < 1
     assert set(found) == {"si_sdr_db", "pesq", "stoi"} - set(audio_metrics.missing())
     nothing = audio_metrics.scores(heard, clean, RATE_HZ, np.zeros(4, np.int32))
