@@ -1,5 +1,6 @@
 """Finds where a step ceased to be finite: which clip, stage, channel and sample, and which leaf."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,14 +72,15 @@ def locate(task: Any, state: HybridState, batch: dict[str, Any], faults: Faults)
         The first piece that was not.
     """
     heard = np.asarray(batch["weights"]) > 0
+    for record in _given(state, batch):
+        if (index := record.first(heard)) is not None:
+            return _place(record, index, heard)
     records = _forward(task, state, batch)
     for record in records:
-        index = record.first(heard)
-        if index is None:
-            continue
-        if record.call is not None:
-            return _inside(task.physics, record, index, heard)
-        return _place(record, index, heard)
+        if (index := record.first(heard)) is not None:
+            if record.call is not None:
+                return _inside(task.physics, record, index, heard)
+            return _place(record, index, heard)
     if faults.gradients:
         return _backward(task, state, batch, records, heard)
     if faults.updates:
@@ -90,7 +92,6 @@ def locate(task: Any, state: HybridState, batch: dict[str, Any], faults: Faults)
 
 def _forward(task: Any, state: HybridState, batch: dict[str, Any]) -> list[Record]:
     """Everything that the loss is made of, in the order in which it is computed."""
-    records = list(_given(state, batch))
     calls: list[Record] = []
     try:
         loss = _loss(task, state, batch, calls)(state.physics.params)
@@ -98,7 +99,7 @@ def _forward(task: Any, state: HybridState, batch: dict[str, Any]) -> list[Recor
     except (ValueError, FloatingPointError) as error:
         # Code that looks at its numbers says itself what is wrong, if nothing before it did.
         calls.append(Record("loss", f"refused: {error}", np.asarray(np.nan), ()))
-    return records + calls
+    return calls
 
 
 def _given(state: HybridState, batch: dict[str, Any]) -> Iterator[Record]:
@@ -132,10 +133,8 @@ def _loss(
         calls: where the outputs of physics and layers go, in order.
         added: zeros that are added to the outputs of each call of the physics, by its number.
     """
-    physics = recorded(task.physics, calls, added)
-    listening = (
-        dataclasses.replace(task, physics=physics) if dataclasses.is_dataclass(task) else task
-    )
+    listening = copy.copy(task)
+    object.__setattr__(listening, "physics", recorded(task.physics, calls, added))
     key = jax.random.fold_in(state.key, state.step)
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -161,8 +160,9 @@ def _inside(physics: Any, record: Record, index: dict[str, int], heard: np.ndarr
     assert given is not None
     for alone in (True, False) if row is not None else (False,):
         params, inputs, lengths = given
-        if alone:
-            inputs, lengths = jax.tree.map(lambda x: x[row : row + 1], (inputs, lengths))
+        if alone and row is not None:
+            one = slice(row, row + 1)
+            inputs, lengths = jax.tree.map(lambda x, one=one: x[one], (inputs, lengths))
         found: list[tuple[Record, dict[str, int]]] = []
         for stage in stages(physics, params, inputs, lengths):
             bad = stage.first()

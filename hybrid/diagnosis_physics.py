@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from hybrid.paths import named_leaves
 
@@ -62,7 +63,7 @@ class Record:
             4: ("row", "frame", "ear", "channel"),
         }
         for name, leaf in named_leaves(outputs).items():
-            if isinstance(leaf, jax.core.Tracer) or not hasattr(leaf, "dtype"):
+            if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
                 continue
             if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
                 continue
@@ -77,8 +78,8 @@ class Record:
         Args:
             heard: rows of the batch that count.
         """
-        bad = ~np.isfinite(self.value)
-        if heard is not None and "row" in self.axes and len(heard) == len(bad):
+        bad = np.asarray(~np.isfinite(self.value))
+        if heard is not None and "row" in self.axes and heard.shape == bad.shape[:1]:
             bad &= heard.reshape((-1,) + (1,) * (bad.ndim - 1))
         places = np.argwhere(bad)
         if not len(places):
@@ -91,8 +92,8 @@ class Record:
         """Rows of the batch in which something is not finite; all where it has no rows."""
         if "row" not in self.axes:
             return [] if heard is None else np.flatnonzero(heard).tolist()
-        bad = ~np.isfinite(self.value).reshape(len(self.value), -1).all(axis=1)
-        if heard is not None and len(heard) == len(bad):
+        bad = ~np.isfinite(self.value).reshape(self.value.shape[0], -1).all(axis=1)
+        if heard is not None and heard.shape == np.shape(bad):
             bad &= heard
         return np.flatnonzero(bad).tolist()
 

@@ -139,7 +139,8 @@ def save(
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    np.savez(partial / "batch.npz", **{k: np.asarray(v) for k, v in jax.device_get(batch).items()})
+    arrays = {name: np.asarray(value) for name, value in jax.device_get(batch).items()}
+    np.savez(partial / "batch.npz", allow_pickle=False, **arrays)
     write_atomic(partial / "config.json", json.dumps(plain(experiment.config), indent=2) + "\n")
     checkpoints = Checkpoints(partial / "state", keep=1)
     try:

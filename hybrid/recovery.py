@@ -1,5 +1,6 @@
 """What becomes of a run whose step was not finite: it stops, leaves the step out, or goes back."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def examine(
     text, faults = str(error), error.faults
     if (stops or count <= settings.keep) and faults is not None:
         step = jax.device_put(jnp.asarray(error.step, state.step.dtype), state.step.sharding)
-        before = state.replace(step=step)
+        before = dataclasses.replace(state, step=step)
         names = clip_names(experiment, error.batch)
         found = nonfinite.find(experiment, before, error.batch, updates, faults, names)
         folder = nonfinite.save(workdir, experiment, before, error.batch, found)

@@ -122,6 +122,7 @@ def test_a_gradient_of_the_physics_in_silence(diagnose):
     assert faults.loss_finite
 
 
+@pytest.mark.slow  # it compiles a step of its own, as the gradient of the physics does
 def test_a_gradient_of_the_network(diagnose):
     place, _ = diagnose(
         lambda b: {"audio": b["audio"].at[1].set(0.0)},
@@ -135,6 +136,7 @@ def test_a_gradient_of_the_network(diagnose):
     assert place.rows == [1]
 
 
+@pytest.mark.slow  # likewise
 def test_an_update_that_overflows(diagnose, toy_config):
     toy_config.learner_optimizer.update(
         {"name": "sgd", "learning_rate": 3e38, "clip_norm": 0.0, "schedule": "constant"}
