@@ -59,7 +59,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
 
 def _grace_s() -> float:
-    return flags.FLAGS["grace_s"].value if "grace_s" in flags.FLAGS else GRACE_S
+    value = flags.FLAGS["grace_s"].value if "grace_s" in flags.FLAGS else None
+    return GRACE_S if value is None else float(value)
 
 
 def _guard(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:

@@ -63,7 +63,8 @@ def transfer(
         Branch(branch.params, jax.jit(optimizer.transform.init)(branch.params))
         for branch, optimizer in zip((state.physics, state.learner), optimizers, strict=True)
     )
-    state = jax.device_put(state.replace(physics=physics, learner=learner), jax.devices()[0])
+    state = HybridState(state.step, state.key, physics, learner, state.collections)
+    state = jax.device_put(state, jax.devices()[0])
     logging.info("took %d leaves from step %d of %s", len(names), step, source)
     _warn_of_other_physics(source, config, names)
     origin = {"from": str(source), "step": step, "pattern": pattern, "leaves": names}
