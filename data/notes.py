@@ -24,7 +24,7 @@ from data.note_synthesis import INSTRUMENTS, make_note, note_hz
 from data.source import AudioSource, ClipDataset, DataRootError, OnBadFile, check_split
 from data.transforms import Item
 
-RECORDED = ("cello", "clarinet", "flute", "saxophone", "trombone", "trumpet", "violin")
+RECORDED = ("bassoon", "cello", "clarinet", "flute", "french-horn", "trumpet", "violin")
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NOTE_FILE = re.compile(r"([A-G])([s#]?)(\d)\.(mp3|ogg|wav)")
 _INSTRUMENT = re.compile(r"[a-z]+(-[a-z]+)*")

@@ -14,6 +14,10 @@ from hybrid.parts import evaluation_loader
 CONFIGS = sorted(p for p in launch.CONFIG_FOLDER.glob("*.py") if p.stem != "__init__")
 
 
+# Half a minute of compilation each; their tasks have tests of their own, with smaller parts.
+SLOW = {"ddsp", "vae"}
+
+
 def load(path: pathlib.Path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -21,7 +25,11 @@ def load(path: pathlib.Path):
     return module.get_config()
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow if p.stem in SLOW else ()) for p in CONFIGS],
+    ids=lambda path: path.stem,
+)
 def test_one_step(path, tmp_path, noisy_root):
     config = load(path)
     config.num_steps = 1
@@ -41,6 +49,11 @@ def test_one_step(path, tmp_path, noisy_root):
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     result = hybrid.evaluate(run.task, run.state, evaluation_loader(run, "test"))
     assert np.isfinite(result["loss"])
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem in SLOW], ids=lambda path: path.stem)
+def test_parts_fit(path):
+    hybrid.build(load(path))
 
 
 def test_the_docstring_of_a_config_is_its_launch_command():

@@ -1,0 +1,246 @@
+"""Answers "what does the network add?": notes made anew, beside a channel vocoder's.
+
+    python -m experiments.ddsp_table --config=experiments/configs/ddsp.py --workdir=runs/ddsp
+
+Trains the autoencoder (resumes it, or finds it finished), tunes a channel vocoder on the same loss,
+pitch and training notes, and writes `ddsp_table.md`: the loss of both on held-out notes; the loss
+between two sounds of the same controls that differ in their noise alone, which none can beat; and
+the error of the measured pitch where the data know it. Sounds of all are in `WORKDIR/sounds`.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments.launch import define_kwargs_flags, launch_config, run
+
+VOCODER_BANDS = 40
+TUNING_STEPS = 200
+_TUNING_RATE = 0.03
+_SOUNDS = 12
+# A pitch is judged in frames that are this periodic.
+_CONFIDENCE = 0.8
+
+
+def define_flags() -> None:
+    """Defines the flags."""
+    config_flags.DEFINE_config_file("config", None, "Name or file of a config.")
+    flags.DEFINE_string("workdir", None, "Where the run, the table and the sounds go.")
+    flags.DEFINE_integer("tuning_steps", TUNING_STEPS, "Steps of the vocoder's tuning.", 1)
+    flags.mark_flags_as_required(["config", "workdir"])
+    define_kwargs_flags()
+
+
+def make_table(
+    config: ConfigDict, workdir: pathlib.Path, tuning_steps: int = TUNING_STEPS
+) -> dict[str, Any]:
+    """Trains, tunes, compares on the test split, and writes the table and sounds.
+
+    Returns:
+        `losses` by name, `cents` (mean and largest error of a note's pitch, or None), `clips`.
+    """
+    import hybrid
+    from hybrid.workdir import write_atomic
+
+    hybrid.fit(config, workdir)
+    loaded = hybrid.load(workdir)
+    vocoder = make_vocoder(loaded)
+    plain = vocoder.init()
+    tuned, course = tune_vocoder(loaded, vocoder, plain, tuning_steps)
+    results = judge(loaded, vocoder, {"vocoder as it is": plain, "vocoder, tuned": tuned})
+    write_sounds(results["sounds"], loaded.physics.sample_rate_hz, workdir / "sounds")
+    title = f"{VOCODER_BANDS} bands, tuned {len(course)} steps: {course[0]:.3f} to {course[-1]:.3f}"
+    write_atomic(workdir / "ddsp_table.md", render(results, title))
+    return {name: results[name] for name in ("losses", "cents", "clips")}
+
+
+def make_vocoder(loaded: Any) -> Any:
+    """A channel vocoder with the frames of the run's synthesiser."""
+    from physics.synth import ChannelVocoder
+
+    return ChannelVocoder(
+        sample_rate_hz=loaded.physics.sample_rate_hz,
+        hop_samples=loaded.physics.hop_samples,
+        n_bands=VOCODER_BANDS,
+    )
+
+
+def vocode(loaded: Any, vocoder: Any, params: Any, batch: Any, key: Any) -> Any:
+    """What the vocoder makes of clips, by the pitch that the network is given; [batch, time]."""
+    import jax.numpy as jnp
+
+    task = loaded.task
+    heard = task.hear(loaded.state.physics.params, batch)
+    controls = {
+        "f0_hz": heard["f0_hz"],
+        "bands_db": vocoder.analyse(params, batch["audio"], batch["lengths"]),
+        "voicing": heard["confidence"],
+        "key": key,
+    }
+    audio, _ = vocoder.apply(params, controls, lengths=batch["lengths"])
+    return jnp.pad(audio, ((0, 0), (0, batch["audio"].shape[1] - audio.shape[1])))
+
+
+def tune_vocoder(loaded: Any, vocoder: Any, params: Any, steps: int) -> tuple[Any, list[float]]:
+    """Adam on the vocoder's parameters, on the run's loss and training notes.
+
+    Returns:
+        The parameters, and the loss before each step.
+    """
+    import jax
+    import optax
+
+    from data.bridge import to_jax
+    from hybrid.parts import training_loader
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(_TUNING_RATE, steps))
+
+    @jax.jit
+    def step(params: Any, state: Any, batch: Any, key: Any) -> Any:
+        def loss(params: Any) -> Any:
+            audio = vocode(loaded, vocoder, params, batch, key)
+            return loaded.task.losses(audio, batch["audio"], batch["lengths"])
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state)
+        return vocoder.project(optax.apply_updates(params, updates)), state, value
+
+    state, course, batches = optimizer.init(params), [], training_loader(loaded)
+    for number in range(steps):
+        batch, _ = to_jax(next(batches))
+        params, state, value = step(params, state, batch, jax.random.key(number))
+        course.append(float(value))
+    return params, course
+
+
+def judge(loaded: Any, vocoder: Any, vocoders: Mapping[str, Any]) -> dict[str, Any]:
+    """Losses of network, vocoders and noise on the test split, errors of pitch, and sounds.
+
+    Args:
+        loaded: a `hybrid.Run`.
+        vocoder: the module.
+        vocoders: its parameters, by name.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from data.bridge import to_jax
+    from hybrid.losses import MultiResolutionStft
+    from hybrid.parts import evaluation_loader
+
+    task, state, usual = loaded.task, loaded.state, MultiResolutionStft()
+
+    @jax.jit
+    def sounds_of(batch: Any) -> Any:
+        physics = state.physics.params
+        heard = task.hear(physics, batch)
+        controls, _ = task.decode(state.learner.params, state.collections, heard)
+        time, lengths = batch["audio"].shape[1], batch["lengths"]
+        keys = jax.random.split(jax.random.key(1), 2 + len(vocoders))
+        ours, again = (task.sound(physics, controls, k, time, lengths) for k in keys[:2])
+        found = {"network": ours, "other noise": again}
+        for (name, params), key in zip(vocoders.items(), keys[2:], strict=True):
+            found[name] = vocode(loaded, vocoder, params, batch, key)
+        lengths = jnp.where(batch["weights"] > 0, lengths, 0)
+        targets = {name: (audio, batch["audio"]) for name, audio in found.items()}
+        targets["floor"] = (again, ours)
+        del targets["other noise"]
+        losses = {
+            name: {
+                "loss": task.losses(*pair, lengths),
+                "auraloss": usual(*pair, lengths),
+            }
+            for name, pair in targets.items()
+        }
+        return found, losses, heard["f0_hz"], heard["confidence"]
+
+    totals: dict[str, dict[str, float]] = {}
+    sounds: dict[str, list[np.ndarray]] = {}
+    clips, cents = 0, []
+    for torch_batch in evaluation_loader(loaded, "test"):
+        batch, _ = to_jax(torch_batch)
+        found, losses, f0_hz, confidence = jax.device_get(sounds_of(batch))
+        rows = np.flatnonzero(np.asarray(batch["weights"]) > 0)
+        clips += len(rows)
+        for name, values in losses.items():
+            own = totals.setdefault(name, dict.fromkeys(values, 0.0))
+            for kind, value in values.items():
+                own[kind] += len(rows) * float(value)
+        if "f0_hz" in batch:
+            cents += pitch_errors(f0_hz[rows], confidence[rows], np.asarray(batch["f0_hz"])[rows])
+        for name, audio in {"original": np.asarray(batch["audio"]), **found}.items():
+            sounds.setdefault(name, []).extend(audio[rows])
+    losses = {n: {k: v / clips for k, v in values.items()} for n, values in totals.items()}
+    summary = {"mean": float(np.mean(cents)), "largest": float(np.max(cents))} if cents else None
+    return {"losses": losses, "cents": summary, "clips": clips, "sounds": sounds}
+
+
+def pitch_errors(f0_hz: np.ndarray, confidence: np.ndarray, known_hz: np.ndarray) -> list[float]:
+    """Error in cents of each note's median pitch [notes, frames], where it is periodic."""
+    errors = []
+    for found, sure, known in zip(f0_hz, confidence >= _CONFIDENCE, known_hz, strict=True):
+        heard = found[sure & (found > 0)]
+        if heard.size:
+            errors.append(abs(1200 * float(np.log2(np.median(heard) / known))))
+    return errors
+
+
+def write_sounds(
+    sounds: Mapping[str, Sequence[np.ndarray]], sample_rate_hz: float, folder: pathlib.Path
+) -> None:
+    """Writes some clips of each kind as WAV files."""
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    count = len(sounds["original"])
+    for place in sorted({round(p) for p in np.linspace(0, count - 1, min(_SOUNDS, count))}):
+        peak = max(1.0, *(float(np.abs(clips[place]).max()) for clips in sounds.values()))
+        for name, clips in sounds.items():
+            file = folder / f"{place:03d}_{name.replace(',', '').replace(' ', '_')}.wav"
+            soundfile.write(file, clips[place] / peak, int(sample_rate_hz), subtype="PCM_16")
+
+
+def render(results: Mapping[str, Any], about_vocoder: str) -> str:
+    """Returns the table in Markdown."""
+    losses = results["losses"]
+    vocoder = min(v["loss"] for name, v in losses.items() if name.startswith("vocoder"))
+    lines = [
+        f"Held-out notes, {results['clips']} clips of the test split ({about_vocoder}):",
+        "",
+        "| sound | loss | beside the vocoder | multi-resolution STFT of auraloss |",
+        "|---|---|---|---|",
+    ]
+    names = {"network": "autoencoder", "floor": "two draws of the same noise"}
+    lines += [
+        f"| {names.get(name, name)} | {v['loss']:.4f} | {100 * (v['loss'] / vocoder - 1):+.0f} % | "
+        f"{v['auraloss']:.4f} |"
+        for name, v in losses.items()
+    ]
+    if results["cents"]:
+        cents = results["cents"]
+        lines += [
+            "",
+            (
+                f"Pitch of a note (median of its periodic frames) against the known one: "
+                f"{cents['mean']:.1f} cents off on average, {cents['largest']:.1f} at most."
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains, compares and prints."""
+    if len(argv) > 1:
+        raise ValueError(f"ddsp_table takes flags only, got {' '.join(argv[1:])}: see --help")
+    workdir = pathlib.Path(flags.FLAGS.workdir)
+    make_table(launch_config(), workdir, flags.FLAGS.tuning_steps)
+    print((workdir / "ddsp_table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    define_flags()
+    run(main)

@@ -1,0 +1,138 @@
+"""Sound in, controls, sound out: gradients reach both trees, and only what is heard counts."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hybrid.tasks_resynthesis import Resynthesis
+from learners.decoder import Decoder
+from physics.analysis_synthesis import AnalysisSynthesis
+from physics.synth import HarmonicNoise
+
+RATE_HZ = 8000
+PHYSICS = AnalysisSynthesis(
+    sample_rate_hz=RATE_HZ,
+    hop_s=0.01,
+    front={"target": "physics.spectra:LogMel", "n_mels": 6, "window_s": 0.02},
+    synth={"n_harmonics": 4, "n_noise_bands": 3, "reverb_s": 0.002},
+)
+NET = Decoder(width=8, depth=1, latent_size=2, timbre_width=3)
+LOSS = {"spectra": {"target": "hybrid.losses:Stft", "kwargs": {"n_fft": 128, "hop_samples": 64}}}
+LOSS["spectra"]["kwargs"]["window_samples"] = 128
+TASK = Resynthesis(PHYSICS, NET, LOSS, min_hz=100, max_hz=900)
+
+
+# These programs run once or twice: what counts is how long they take to compile.
+quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="module")
+def started():
+    time_s = np.arange(1230) / RATE_HZ
+    audio = np.stack([0.3 * np.sin(2 * np.pi * hz * time_s) for hz in (200, 400, 800)])
+    batch = {
+        "audio": jnp.asarray(audio, jnp.float32),
+        "lengths": jnp.array([1230, 800, 1230], jnp.int32),
+        "weights": jnp.array([1.0, 1.0, 0.0]),
+        "f0_hz": jnp.array([200.0, 400.0, 800.0]),
+    }
+    trees = quickly(TASK.init)(jax.random.key(1), batch)
+    return batch, trees
+
+
+@pytest.fixture(scope="module")
+def trained_loss():
+    def loss(physics, learner, collections, batch, key):
+        return TASK.loss(physics, learner, collections, batch, key, True)
+
+    return quickly(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+
+
+def test_gradients_reach_front_end_network_and_synthesiser(started, trained_loss):
+    batch, (physics, learner, collections) = started
+    (value, aux), (ours, theirs) = trained_loss(
+        physics, learner, collections, batch, jax.random.key(2)
+    )
+    assert np.isfinite(value)
+    assert set(physics) == {"front", "synth"}
+    for leaf in (ours["front"]["floor"], ours["synth"]["reverb"], *jax.tree.leaves(theirs)):
+        assert np.isfinite(leaf).all()
+    assert np.any(ours["front"]["floor"])
+    assert np.any(ours["synth"]["reverb"])
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(theirs["controls"]))
+    assert float(aux["weight"]) == 2
+    assert aux["outputs"]["estimate"].shape == batch["audio"].shape
+
+
+def test_padding_and_rows_without_weight_change_nothing(started, trained_loss):
+    batch, trees = started
+    valid = np.arange(1230)[None] < np.array([1230, 800, 0])[:, None]
+    dirty = batch | {"audio": jnp.where(valid, batch["audio"], 0.9)}
+    key = jax.random.key(2)
+    (value, aux), grads = trained_loss(*trees, batch, key)
+    (again, other), other_grads = trained_loss(*trees, dirty, key)
+    assert float(value) == float(again)
+    jax.tree.map(np.testing.assert_array_equal, grads, other_grads)
+    jax.tree.map(np.testing.assert_array_equal, aux["collections"], other["collections"])
+
+
+def test_pitch_is_measured_or_known(started):
+    batch, trees = started
+    measured = quickly(TASK.hear)(trees[0], batch)
+    middle = np.asarray(measured["f0_hz"])[:, 4:8]
+    np.testing.assert_allclose(middle, np.broadcast_to([[200], [400], [800]], (3, 4)), rtol=2e-3)
+    known = dataclasses.replace(TASK, pitch="known").hear(trees[0], batch)["f0_hz"]
+    np.testing.assert_array_equal(known[0], np.full(15, 200))
+    np.testing.assert_array_equal(known[1], [400] * 10 + [0] * 5)
+
+
+def test_evaluation_is_the_same_always(started):
+    batch, trees = started
+    evaluate = quickly(lambda *trees: TASK.loss(*trees, batch, None, False)[0])
+    assert float(evaluate(*trees)) == float(evaluate(*trees))
+
+
+def test_examples_have_a_row_for_each_clip(started):
+    batch, trees = started
+    sounds, pictures = jax.eval_shape(TASK.examples, *trees, batch)
+    assert {name: x.shape for name, x in sounds.items()} == {
+        "original": (3, 1230),
+        "resynthesis": (3, 1230),
+    }
+    assert all(x.shape == (3, 15, 6) for x in pictures.values())
+
+
+def test_wrong_settings_are_named(started):
+    batch, _ = started
+    with pytest.raises(ValueError, match="known"):
+        dataclasses.replace(TASK, pitch="crepe")
+    with pytest.raises(ValueError, match="AnalysisSynthesis"):
+        Resynthesis(HarmonicNoise(), NET)
+    del batch["f0_hz"]
+    with pytest.raises(ValueError, match="f0_hz"):
+        dataclasses.replace(TASK, pitch="known").init(jax.random.key(0), batch)
+
+
+def test_a_hop_that_differs_is_named():
+    with pytest.raises(ValueError, match=r"hop_s=0.01"):
+        AnalysisSynthesis(
+            sample_rate_hz=RATE_HZ, hop_s=0.01, front={"hop_s": 0.02}, synth=PHYSICS.synth
+        )
+    with pytest.raises(ValueError, match="control_sizes"):
+        AnalysisSynthesis(sample_rate_hz=RATE_HZ, synth=PHYSICS.front)
+
+
+def test_any_front_end_will_do():
+    other = AnalysisSynthesis(
+        sample_rate_hz=RATE_HZ,
+        hop_s=0.01,
+        front={"target": "physics.carfac:Carfac", "hop_s": 0.01},
+        synth=PHYSICS.synth,
+    )
+    assert set(other.specs()["front"]) >= {"car", "ihc", "agc"}
+    assert other.num_frames(1230) == 15
+    hash(dataclasses.replace(TASK, physics=other))
