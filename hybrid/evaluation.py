@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.bridge import to_jax
+from hybrid import metrics
 from hybrid.state import HybridState
 
 Tree = Any
@@ -37,11 +38,13 @@ def evaluate(
         task: a `hybrid.tasks.Task`.
         state: whose parameters to use.
         batches: dicts of torch tensors, the last padded by rows of weight 0.
-        num_classes: if given and the task outputs `predictions`, a confusion matrix is counted.
+        num_classes: if given and the task outputs `predictions`, a confusion matrix is counted;
+            of `logits` for whole clips, how far confidence can be trusted, and of more than three
+            classes, how often the right one is among the three first.
 
     Returns:
-        `loss`, each metric, `num_examples`, `num_skipped` (bad files), and `confusion` (nested
-        lists, rows are the labels).
+        `loss`, each metric, `calibration_error`, `top_3_accuracy`, `num_examples`, `num_skipped`
+        (bad files), and `confusion` (nested lists, rows are the labels).
 
     Raises:
         ValueError: no batch, or none with a row that counts.
@@ -49,6 +52,7 @@ def evaluate(
     totals: dict[str, float] = {}
     num_examples, num_skipped = 0.0, 0
     confusion = np.zeros((num_classes or 0,) * 2, np.int64)
+    answers: list[tuple[np.ndarray, np.ndarray]] = []
     double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(state.learner.params))
     with jax.enable_x64(double):
         for torch_batch in batches:
@@ -69,12 +73,21 @@ def evaluate(
                 labels = np.asarray(batch["labels"])[rows]
                 predictions = np.asarray(aux["outputs"]["predictions"])[rows]
                 np.add.at(confusion, (labels, predictions), 1)
+                logits = np.asarray(aux["outputs"].get("logits", 0.0))
+                if logits.ndim == 2:
+                    answers.append((logits[rows], labels))
     if not num_examples:
         raise ValueError(
             "evaluation needs at least one row of weight > 0, got none: is the split empty, or "
             "were all of its files skipped?"
         )
     result: dict[str, Any] = {name: total / num_examples for name, total in totals.items()}
+    if answers:
+        with jax.enable_x64(double):
+            logits, labels = (jnp.asarray(np.concatenate(x)) for x in zip(*answers, strict=True))
+            result["calibration_error"] = float(metrics.calibration_error(logits, labels))
+            if logits.shape[1] > 3:
+                result["top_3_accuracy"] = float(metrics.top_k(logits, labels, 3))
     result["num_examples"] = int(num_examples)
     result["num_skipped"] = num_skipped
     if num_classes:
