@@ -28,7 +28,7 @@ help:
 	@echo "make sanitize      the tests of the native kernel, built with GCC's sanitizers in build/sanitize"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff mend what it can"
-	@echo "make bench         time the data path and CAR-FAC; tables and a plot in $(BENCH)"
+	@echo "make bench         time data path, CAR-FAC, front ends, losses, synthesis; tables in $(BENCH)"
 	@echo "                   (ARGS=--carfac_path=DIR: google/carfac's models in the same run)"
 	@echo "make clean         remove caches and .venv, never runs/"
 
@@ -56,9 +56,12 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-test
 	$(BIN)/python -m experiments.benchmark_data
 	$(BIN)/python -m experiments.benchmark --out=$(BENCH) $(ARGS)
+	$(BIN)/python -m experiments.benchmark_frontends --out=$(BENCH)
+	$(BIN)/python -m experiments.benchmark_losses --out=$(BENCH)
+	$(BIN)/python -m experiments.benchmark_synth --out=$(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
