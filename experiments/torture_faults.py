@@ -27,6 +27,10 @@ class TortureError(RuntimeError):
     """A run did not do what it must do to be tortured further."""
 
 
+class RunEndedError(TortureError):
+    """The run has come to its end, so that it cannot be tortured any more."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of one fault.
@@ -173,17 +177,30 @@ class Victim:
         return Outcome("full disk", how, result, failed and told)
 
     def start_second(self) -> Outcome:
-        """Starts the command a second time while it runs."""
-        process = self.start()
-        self._wait(process, self._runs)
-        second = subprocess.run(self.command, stderr=subprocess.PIPE, text=True, check=False)
-        refused = second.returncode == 1 and f"in use by process {process.pid}" in second.stderr
-        unharmed = process.poll() is None
-        process.kill()
-        process.wait()
-        result = "the second is refused, the first goes on" if refused else second.stderr[-500:]
-        how = "the same command while it runs"
-        return Outcome("second process on one directory", how, result, refused and unharmed)
+        """Starts the command twice; which of both comes first is left to chance."""
+        first, other = self.start(), self.told.with_suffix(".second")
+        with other.open("wb") as file:
+            second = subprocess.Popen(
+                self.command,
+                stderr=file,
+                env=os.environ | {_MARK: self._mark},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _PATIENCE_S
+        while first.poll() is None and second.poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        winner, loser, told = first, second, other
+        if first.poll() is not None:
+            winner, loser, told = second, first, self.told
+        text = told.read_text(encoding="utf-8", errors="replace")
+        refused = loser.poll() == 1 and f"in use by process {winner.pid}" in text
+        unharmed = winner.poll() is None
+        for process in (first, second):
+            process.kill()
+            process.wait()
+        result = "one is refused, the other goes on" if refused and unharmed else text[-500:]
+        good = refused and unharmed and self._nothing_left()
+        return Outcome("two processes on one directory", "the command started twice", result, good)
 
     def kill_worker(self) -> Outcome:
         """SIGKILL to a process that loads data, as a kernel short of memory sends it."""
@@ -200,6 +217,8 @@ class Victim:
         phase = self._phase()
         process.kill()
         code = process.wait()
+        if code == 0:
+            raise RunEndedError("ended before it could be killed")
         alone = self._nothing_left()
         result = f"killed {phase}" if code == -signal.SIGKILL else f"had ended with code {code}"
         if not alone:
@@ -213,6 +232,8 @@ class Victim:
         phase, begin = self._phase(), time.monotonic()
         send(process)
         code = process.wait(_PATIENCE_S)
+        if code == 0:
+            raise RunEndedError("ended before it could be stopped")
         took_s, text = time.monotonic() - begin, self._text()
         noise = [word for word in ("Traceback", "KeyboardInterrupt", "Error") if word in text]
         alone = self._nothing_left()
@@ -326,7 +347,8 @@ class Victim:
         deadline = time.monotonic() + _PATIENCE_S
         while not met():
             if process.poll() is not None:
-                raise TortureError(f"ended with code {process.returncode}:\n{self._text()[-2000:]}")
+                kind = TortureError if process.returncode else RunEndedError
+                raise kind(f"ended with code {process.returncode}:\n{self._text()[-2000:]}")
             if time.monotonic() > deadline:
                 process.kill()
                 raise TortureError(f"nothing came in {_PATIENCE_S:g} s:\n{self._text()[-2000:]}")

@@ -68,12 +68,12 @@ def test_the_report_counts_and_says_whether_the_bits_are_the_same():
         Outcome("SIGKILL", "at random", "killed while it trains", True),
         Outcome("full disk", "limit", "no error", False),
     ]
-    text = torture.report(outcomes, [], 100, 1.5)
+    text = torture.report(outcomes, 4, [], 100, 1.5)
     told = "| SIGKILL | at random | 3 | killed while it trains (2); killed while it saves (1) |"
     assert told in text
-    assert "4 faults in a run of 100 steps, 1 of them with another outcome" in text
+    assert "4 of 4 faults in a run of 100 steps, 1 of them with another outcome" in text
     assert "the same bits" in text
-    assert "- checkpoint: x" in torture.report(outcomes, ["checkpoint: x"], 100, 1.5)
+    assert "- checkpoint: x" in torture.report(outcomes, 4, ["checkpoint: x"], 100, 1.5)
 
 
 def test_the_schedule_holds_every_fault_as_often_as_asked_for():
