@@ -191,6 +191,25 @@ def test_silence_is_left_out_and_silent_noise_adds_nothing(tmp_path, write_clip)
     np.testing.assert_array_equal(quiet(item, np.random.default_rng(0))["audio"], item["audio"])
 
 
+def test_colour_bends_the_noise_of_training_alone(noisy_root):
+    source = NoisySpeech(root=str(noisy_root), colour=0.95)
+    assert source.transforms[-1].colour == 0.95
+    assert source.dataset("test").mix.colour == 0.0
+    plain = dataclasses.replace(source.transforms[-1], colour=0.0)
+    word, slopes = source.dataset("train")[0], []
+    for seed in range(30):
+        item, white = (
+            mix(word, np.random.default_rng(seed)) for mix in (source.transforms[-1], plain)
+        )
+        assert ratio_db(item) == pytest.approx(ratio_db(white), abs=0.01)
+        power = np.abs(np.fft.rfft(item["audio"] - item["clean"])) ** 2
+        slopes.append(10 * np.log10(power[:2000].mean() / power[-2000:].mean()))
+    assert min(slopes) < -20
+    assert max(slopes) > 20
+    with pytest.raises(ValueError, match="or filters are not stable"):
+        NoisySpeech(root=str(noisy_root), colour=1.0)
+
+
 def test_bad_settings(noisy_root, commands_root):
     root = str(noisy_root)
     with pytest.raises(ValueError, match=r"low_snr_db must not exceed .* got 10 and -5; swap"):

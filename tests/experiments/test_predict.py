@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hybrid
 from data.audio_files import AudioFileError
@@ -181,6 +182,11 @@ def test_by_command(tmp_path, noisy_root):
     result = command(f"--workdir={tmp_path / 'run'}", source, f"--out={tmp_path / 'out.wav'}")
     assert result.returncode == 0, result.stderr
     assert soundfile.info(tmp_path / "out.wav").frames == 10_000
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"audio": 0, "images": 0})
+    tags = events.Reload().Tags()
+    names = ("noisy", "estimate", "clean")
+    assert sorted(tags["audio"]) == sorted(f"audio/{name}" for name in names)
+    assert set(tags["images"]) == {"features", *(f"spectrogram/{name}" for name in names)}
     result = command(f"--workdir={tmp_path / 'run'}")
     assert result.returncode != 0
     assert "predict takes one sound file, got none" in result.stderr
