@@ -120,7 +120,7 @@ def _partials(
         course = 10 ** (gain_db / 20)
         if instrument.decay_s:
             course = course * np.exp(-time_s / instrument.decay_s * np.sqrt(number))
-        total += course * partial.imag
+        total += course * np.imag(partial)
     return total
 
 
