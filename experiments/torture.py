@@ -12,6 +12,7 @@ import collections
 import json
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from absl import flags
 
 from experiments.launch import run
 from experiments.torture_compare import differences
-from experiments.torture_faults import Outcome, RunEndedError, Victim
+from experiments.torture_faults import Outcome, Victim
+from experiments.torture_process import RunEndedError
 
 PHYSICS = {
     "front": {"target": "physics.spectra:Mel", "n_mels": 16},
@@ -72,28 +74,28 @@ def main(argv: Sequence[str]) -> None:
     """Runs both, compares, and prints the table."""
     if len(argv) > 1:
         raise ValueError(f"torture takes flags only, got {' '.join(argv[1:])}: see --help")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What was started must not be left behind.
+        signal.signal(number, signal.default_int_handler)
     values, begin = flags.FLAGS, time.monotonic()
-    out = Path(values.out)
+    out, rng = Path(values.out), random.Random(values.seed)
     for name in ("whole", "tortured"):
         shutil.rmtree(out / name, ignore_errors=True)
-    rng = random.Random(values.seed)
     command = [sys.executable, "-m", "experiments.train", *COMMAND]
     command.append(f"--config.num_steps={values.steps}")
-    whole = Victim([*command, f"--workdir={out / 'whole'}"], out / "whole", rng)
-    whole.finish()
+    whole, victim = (
+        Victim([*command, f"--workdir={out / name}"], out / name, rng)
+        for name in ("whole", "tortured")
+    )
     faults = schedule(values.kills, values.each, rng)
-    # So that the last fault still finds a run that is under way.
-    window_s = whole.training_s / max(len(faults), 1)
-    command.append(f"--workdir={out / 'tortured'}")
-    victim = Victim(command, out / "tortured", rng, whole.startup_s, window_s)
-    outcomes = []
     try:
-        for name in faults:
-            outcomes += [outcome := getattr(victim, name)()]
-            print(f"{outcome.fault}: {outcome.result}", file=sys.stderr, flush=True)
-        victim.finish()
-    except RunEndedError:
-        print("the run came to its end before all faults: give it more --steps", file=sys.stderr)
+        whole.finish()
+        # So that the last fault still finds a run that is under way.
+        victim.startup_s, victim.window_s = whole.startup_s, whole.training_s / (len(faults) + 1)
+        outcomes = torture(victim, faults)
+    finally:
+        whole.end()
+        victim.end()
     found = differences(out / "whole", out / "tortured")
     minutes = (time.monotonic() - begin) / 60
     text = report(outcomes, len(faults), found, values.steps, minutes)
@@ -102,6 +104,28 @@ def main(argv: Sequence[str]) -> None:
     complete = len(outcomes) == len(faults)
     if found or not complete or not all(outcome.expected for outcome in outcomes):
         sys.exit(1)
+
+
+def torture(victim: Victim, faults: Sequence[str]) -> list[Outcome]:
+    """Lets one fault come after the other, and the run then come to its end.
+
+    Args:
+        victim: the run.
+        faults: names of its methods.
+
+    Returns:
+        What became of each; fewer if the run ended before all of them had come.
+    """
+    outcomes = []
+    try:
+        for name in faults:
+            outcomes += [outcome := getattr(victim, name)()]
+            print(f"{outcome.fault}: {outcome.result}", file=sys.stderr, flush=True)
+    except RunEndedError:
+        print("the run came to its end before all faults: give it more --steps", file=sys.stderr)
+    else:
+        victim.finish()
+    return outcomes
 
 
 def schedule(kills: int, each: int, rng: random.Random) -> list[str]:
