@@ -149,8 +149,7 @@ def differences(
     energy = jnp.sum(square[..., :longest], axis=-1)
     ones = np.zeros(size)
     ones[:longest] = 1
-    box = np.conj(np.fft.rfft(ones))
-    box = lax.complex(jnp.asarray(box.real, x.dtype), jnp.asarray(box.imag, x.dtype))
+    box = jnp.conj(jnp.fft.rfft(jnp.asarray(ones, x.dtype)))
     box = box.reshape((1,) * (x.ndim - 1) + (-1,))
     cross = jnp.conj(jnp.fft.rfft(head, size)) * jnp.fft.rfft(x, size)
     later = jnp.fft.irfft(box * jnp.fft.rfft(square, size) - 2 * cross, size)

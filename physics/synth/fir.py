@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -9,6 +10,7 @@ from physics.filters.fir import convolve
 from physics.spectra import short_time
 
 
+@jax.jit
 def time_varying_fir(
     audio: Float[Array, "batch time"],
     responses: Float[Array, "batch frames taps"],
@@ -48,6 +50,7 @@ def time_varying_fir(
     return whole[:, :time], whole[:, time:]
 
 
+@jax.jit
 def fir_reverb(
     audio: Float[Array, "batch time"],
     response: Float[Array, " taps"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -73,6 +74,7 @@ def zero_phase_response(
     return response[..., begin : begin + taps] * window
 
 
+@functools.partial(jax.jit, static_argnames=("hop_samples", "window_taps"))
 def filtered_noise(
     magnitudes: Float[Array, "batch frames bands"],
     key: Key[Array, "*batch"],

@@ -28,6 +28,7 @@ _RUN_PARTIALS = 25
 Tones = dict[str, Array]
 
 
+@functools.partial(jax.jit, static_argnames="sample_rate_hz")
 def harmonic_amplitudes(
     f0_hz: Float[Array, "batch frames"],
     amplitude: Float[Array, "batch frames"],
@@ -64,6 +65,7 @@ def silence(batch: int, n_partials: int, dtype: Any) -> Tones:
     }
 
 
+@functools.partial(jax.jit, static_argnames=("sample_rate_hz", "hop_samples"))
 def harmonic(
     f0_hz: Float[Array, "batch frames"],
     amplitudes: Float[Array, "batch frames partials"],

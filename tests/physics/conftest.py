@@ -52,6 +52,14 @@ def quick_jit():
     return compile_quickly
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """Likewise for all of a module: `pytestmark = pytest.mark.usefixtures("compiled_quickly")`."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def yardstick():
     """Runs the NumPy reference with a model's options and parameters, in float64."""

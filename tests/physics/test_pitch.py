@@ -13,12 +13,7 @@ RATE_HZ = 16_000
 NOTES_HZ = np.geomspace(35.3, 1999.0, 25)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Most of these tests is compilation, which is twice as quick if the code may be slow."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def cents(f0_hz, wanted_hz):

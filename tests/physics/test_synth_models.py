@@ -10,13 +10,7 @@ import pytest
 from physics import Parameter, synth, testing
 from physics.synth import source_filter
 
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Most of these tests is compilation, which is twice as quick if the code may be slow."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 SYNTHESISERS = {
