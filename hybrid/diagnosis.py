@@ -52,8 +52,9 @@ class Place:
             text = f"{axis} {index}"
             if axis == "sample":
                 text += f" ({index / sample_rate_hz:.6g} s)"
-            if axis == "channel" and frequencies_hz is not None and index < len(frequencies_hz):
-                text += f" ({frequencies_hz[index]:.5g} Hz)"
+            hz = () if frequencies_hz is None or self.part != "physics" else frequencies_hz
+            if axis == "channel" and index < len(hz):
+                text += f" ({hz[index]:.5g} Hz)"
             where.append(text)
         way = "" if self.direction == "forward" else " (the forward pass is finite)"
         return f"{self.part}, {self.stage}: {', '.join(where) or 'all of it'}: {self.value}{way}"
@@ -194,12 +195,11 @@ def _backward(
         lambda params, added: _loss(task, state, batch, [], added)(params), argnums=(0, 1)
     )(state.physics.params, zeros)
     for record, gradient in zip(reversed(outputs), reversed(at_outputs), strict=True):
-        for of in Record.of_outputs(
-            "learner", f"gradient of what {record.stage} is told", gradient, record.hop
-        ):
+        stage = f"gradient of what {record.stage} is told"
+        for of in Record.of_outputs("physics", stage, gradient, record.hop):
             index = of.first(heard)
             if index is not None:
-                return _place(of, index, heard, "backward")
+                return _place(dataclasses.replace(of, part="learner"), index, heard, "backward")
     for name, leaf in reversed(named_leaves(grads).items()):
         record = Record.of_leaf("physics", f"gradient of {name}", leaf)
         index = record.first()
@@ -233,6 +233,6 @@ def _guilty_rows(outputs: list[Record], at_outputs: list[Any]) -> list[int]:
 def _place(record: Record, index: dict[str, int], heard: Any, direction: str = "forward") -> Place:
     value = str(record.value[tuple(index[axis] for axis in record.axes)])
     told = dict(index)
-    if "frame" in told:
+    if "frame" in told and record.hop:
         told["sample"] = told["frame"] * record.hop
     return Place(record.part, direction, record.stage, told, value, record.rows(heard))

@@ -27,7 +27,7 @@ class Record:
         stage: what made it.
         value: the array.
         axes: a name for each of its axes; `row` is that of the batch.
-        hop: samples of audio per frame.
+        hop: samples of audio per frame; 0 where frames are those of a network.
         call: parameters, inputs and lengths of the call of the physics whose output this is.
         raw: that output, as it came.
         again: the function that was called.
@@ -37,7 +37,7 @@ class Record:
     stage: str
     value: np.ndarray
     axes: tuple[str, ...]
-    hop: int = 1
+    hop: int = 0
     call: tuple[Any, Any, Any] | None = None
     raw: Any = None
     again: Callable[..., Any] = lambda *_: None
@@ -51,16 +51,19 @@ class Record:
         return cls(part, stage, value, axes[: value.ndim])
 
     @classmethod
-    def of_outputs(cls, part: str, stage: str, outputs: Any, hop: int = 1) -> Iterator[Record]:
+    def of_outputs(cls, part: str, stage: str, outputs: Any, hop: int = 0) -> Iterator[Record]:
         """Outputs `[batch, time]`, `[batch, frames, channels]`, `[batch, frames, ears, channels]`.
+
+        Those of a network are `[batch, channels]` and `[batch, frames, channels, features]`.
 
         What is still being traced (the inside of a scan) and what is not floating is left out.
         """
+        network = part == "learner"
         axes = {
             1: ("row",),
-            2: ("row", "channel" if part == "learner" else "sample"),
+            2: ("row", "channel" if network else "sample"),
             3: ("row", "frame", "channel"),
-            4: ("row", "frame", "ear", "channel"),
+            4: ("row", "frame", *(("channel", "feature") if network else ("ear", "channel"))),
         }
         for name, leaf in named_leaves(outputs).items():
             if isinstance(leaf, Tracer) or not hasattr(leaf, "dtype"):
