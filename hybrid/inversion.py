@@ -73,7 +73,8 @@ def invert(
         gradient, error = jax.grad(distance, has_aux=True)(audio)
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(audio, updates), state), error
+        moved: Any = optax.apply_updates(audio, updates)
+        return (moved, state), error
 
     (audio, _), errors = jax.lax.scan(step, (audio, optimizer.init(audio)), length=steps)
     if lengths is not None:
