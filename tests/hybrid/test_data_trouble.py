@@ -1,0 +1,51 @@
+"""What the data do to a run costs no step: it ends with the bits of one that nothing befell."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import hybrid
+from data import LoaderError
+
+TOYS = ("toy_parts", "fault_parts")
+
+
+@pytest.mark.parametrize(
+    ("deed", "num_workers", "message"),
+    [
+        ("hang", 0, r"timeout_s=0\.5 s; this one was not: clips/031\.wav"),
+        pytest.param(
+            "kill",
+            2,
+            "a worker died",
+            marks=pytest.mark.slow,  # two pools of workers start
+        ),
+    ],
+)
+def test_a_reader_that_fails_once(toy_config, tmp_path, deed, num_workers, message):
+    toy_config.data.target = "fault_parts:NamedSource"
+    toy_config.num_steps = 12
+    toy_config.eval_every_steps = toy_config.checkpoint_every_steps = 0
+    whole = hybrid.fit(toy_config, tmp_path / "whole")
+    toy_config.data.num_workers = num_workers
+    toy_config.data.timeout_s = 0.5 if deed == "hang" else 60.0
+    toy_config.data.kwargs = {"deed": deed, "at": 31, "once": str(tmp_path / "once")}
+    with pytest.raises(LoaderError, match=message):
+        hybrid.fit(toy_config, tmp_path / "run")
+    stopped = hybrid.load(tmp_path / "run", trusted=TOYS)
+    assert int(stopped.state.step) > 0
+    assert sum(row["split"] == "train" for row in stopped.metrics) == int(stopped.state.step) // 5
+    state = hybrid.fit(toy_config, tmp_path / "run")
+    for one, two in zip(
+        jax.tree.leaves(whole.learner), jax.tree.leaves(state.learner), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "soon", True])
+def test_the_time_to_wait_is_a_time(toy_config, tmp_path, value):
+    config = toy_config.to_dict()
+    config["data"]["timeout_s"] = value
+    with pytest.raises(ValueError, match=r"config\.data\.timeout_s must be a number of seconds"):
+        hybrid.fit(ConfigDict(config), tmp_path)
