@@ -138,8 +138,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
         ("while it is in a step", LOOP.StepWatch, "push", (3,), 5),
         ("while it evaluates", LOOP, "evaluate", (1,), 6),
         ("while it evaluates again", LOOP, "evaluate", (1,), 6),
-        ("while it writes rows", LOOP.Writer, "scalars", (1,), 6),
-        ("while it saves", LOOP.Checkpoints, "save", (1,), 8),
+        ("while it saves", LOOP.Checkpoints, "save", (2,), 8),
         ("while it compiles", LOOP, "make_step", (1,), 8),
     )
     for what, owner, name, calls, stops_at in moments:
