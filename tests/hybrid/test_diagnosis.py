@@ -112,6 +112,7 @@ def test_a_layer(diagnose):
     assert set(place.index) == {"row", "channel"}
 
 
+@pytest.mark.slow  # test_nonfinite.py finds the same through a whole run
 def test_a_gradient_of_the_physics_in_silence(diagnose):
     place, faults = diagnose(
         lambda b: {"audio": b["audio"].at[2].set(0.0)}, take=True, physics="fault_parts:RootEar"
@@ -122,7 +123,7 @@ def test_a_gradient_of_the_physics_in_silence(diagnose):
     assert faults.loss_finite
 
 
-@pytest.mark.slow  # it compiles a step of its own, as the gradient of the physics does
+@pytest.mark.slow  # it compiles a step of its own
 def test_a_gradient_of_the_network(diagnose):
     place, _ = diagnose(
         lambda b: {"audio": b["audio"].at[1].set(0.0)},
