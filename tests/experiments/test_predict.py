@@ -187,13 +187,11 @@ def test_by_command(tmp_path, noisy_root):
     names = ("noisy", "estimate", "clean")
     assert sorted(tags["audio"]) == sorted(f"audio/{name}" for name in names)
     assert set(tags["images"]) == {"features", *(f"spectrogram/{name}" for name in names)}
-    result = command(f"--workdir={tmp_path / 'run'}")
-    assert result.returncode != 0
-    assert "predict takes one sound file, got none" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_what_a_run_gives_decides_whether_a_file_is_written(loaded, toy_run, tmp_path):
+    with pytest.raises(ValueError, match="predict takes one sound file, got none"):
+        predict.main(["predict"])
     predict.check_use(loaded.task, tmp_path / "out.wav")
     predict.check_use(toy_run.task, None)
     with pytest.raises(ValueError, match="a run of enhancement writes a file: give --out=FILE"):

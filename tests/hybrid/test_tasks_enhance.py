@@ -151,7 +151,7 @@ def test_the_estimate_hears_nothing_before_it_sounds(batch):
     assert 1000 - task.window_samples < changed.min() < 1000
 
 
-@pytest.mark.parametrize("physics_hop_s", [1 / RATE_HZ, 0.005, 0.01, 0.03])
+@pytest.mark.parametrize("physics_hop_s", [0.0025, 0.01, 0.03])
 def test_front_ends_of_other_rates_are_brought_to_the_spectra(batch, physics_hop_s):
     """A click is heard in the first frame that ends behind it, never before."""
     physics = Stft(sample_rate_hz=RATE_HZ, hop_s=physics_hop_s, window_s=0.03, size="power")
