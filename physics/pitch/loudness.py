@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -31,6 +33,10 @@ def a_weighting_db(frequency_hz: Any) -> Float[np.ndarray, "*shape"]:
         return np.asarray(20 * np.log10(response(square) / response(1e6)))
 
 
+@functools.partial(
+    jax.jit,
+    static_argnames=("sample_rate_hz", "hop_samples", "window_s", "range_db", "lookahead_samples"),
+)
 def a_weighted_loudness_db(
     audio: Float[Array, "batch time"],
     sample_rate_hz: float | int,
