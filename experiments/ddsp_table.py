@@ -41,7 +41,7 @@ def make_table(
     """Trains, tunes, compares on the test split, and writes the table and sounds.
 
     Returns:
-        `losses` by name, `cents` (mean and largest error of a note's pitch, or None), `clips`.
+        `losses` by name, `cents` (see `summarise`), `clips`.
     """
     import hybrid
     from hybrid.workdir import write_atomic
@@ -175,8 +175,7 @@ def judge(loaded: Any, vocoder: Any, vocoders: Mapping[str, Any]) -> dict[str, A
         for name, audio in {"original": np.asarray(batch["audio"]), **found}.items():
             sounds.setdefault(name, []).extend(audio[rows])
     losses = {n: {k: v / clips for k, v in values.items()} for n, values in totals.items()}
-    summary = {"mean": float(np.mean(cents)), "largest": float(np.max(cents))} if cents else None
-    return {"losses": losses, "cents": summary, "clips": clips, "sounds": sounds}
+    return {"losses": losses, "cents": summarise(cents), "clips": clips, "sounds": sounds}
 
 
 def pitch_errors(f0_hz: np.ndarray, confidence: np.ndarray, known_hz: np.ndarray) -> list[float]:
@@ -187,6 +186,15 @@ def pitch_errors(f0_hz: np.ndarray, confidence: np.ndarray, known_hz: np.ndarray
         if heard.size:
             errors.append(abs(1200 * float(np.log2(np.median(heard) / known))))
     return errors
+
+
+def summarise(cents: Sequence[float]) -> dict[str, float] | None:
+    """Median and largest error, and the share of notes within 20 cents; None without notes."""
+    if not cents:
+        return None
+    errors = np.asarray(cents)
+    within = float(np.mean(errors < 20))
+    return {"median": float(np.median(errors)), "largest": float(errors.max()), "within": within}
 
 
 def write_sounds(
@@ -222,13 +230,10 @@ def render(results: Mapping[str, Any], about_vocoder: str) -> str:
     ]
     if results["cents"]:
         cents = results["cents"]
-        lines += [
-            "",
-            (
-                f"Pitch of a note (median of its periodic frames) against the known one: "
-                f"{cents['mean']:.1f} cents off on average, {cents['largest']:.1f} at most."
-            ),
-        ]
+        found = f"{cents['median']:.1f} cents off in the median, {cents['largest']:.1f} at most"
+        share = f"{100 * cents['within']:.0f} % within 20"
+        about = "Pitch of a note (median of its periodic frames) against the known one"
+        lines += ["", f"{about}: {found}, {share}."]
     return "\n".join(lines) + "\n"
 
 
