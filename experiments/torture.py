@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from experiments.launch import run
 from experiments.torture_compare import differences
@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # What was started must not be left behind.
         signal.signal(number, signal.default_int_handler)
+    logging.set_verbosity(logging.WARNING)  # TensorBoard tells of every file that it reads
     values, begin = flags.FLAGS, time.monotonic()
     out, rng = Path(values.out), random.Random(values.seed)
     for name in ("whole", "tortured"):
