@@ -17,7 +17,7 @@ NATIVE := setup.py $(wildcard physics/carfac/native/*.cc physics/carfac/native/*
 DEMO := runs/demo
 BENCH := runs/benchmark
 
-.PHONY: help demo test test-install torture sanitize lint format bench clean
+.PHONY: help demo test test-install torture fuzz soak sanitize lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "make test          run the tests"
 	@echo "make test-install  the slow tests: wheel, sdist, editable, isolated, without a compiler"
 	@echo "make torture       kill a run thirty times, and worse; compare its bits with those of an undisturbed one"
+	@echo "make fuzz          configs, recordings and checkpoints at random; FUZZ_INPUTS=2000 of each"
+	@echo "make soak          two hours of training; memory, file handles and threads must stay flat"
 	@echo "make sanitize      the tests of the native kernel, built with GCC's sanitizers in build/sanitize"
 	@echo "make lint          ruff check, ruff format --check, pyright"
 	@echo "make format        let ruff mend what it can"
@@ -43,6 +45,12 @@ test-install: $(VENV)/.installed-test
 
 torture: $(VENV)/.installed-test
 	$(BIN)/python -m experiments.torture $(ARGS)
+
+fuzz: $(VENV)/.installed-test
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-2000} $(BIN)/python -m pytest -s --timeout=3600 tests/hybrid/test_fuzz.py tests/data/test_data_fuzz.py $(ARGS)
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m experiments.soak --workdir=runs/soak $(ARGS)
 
 sanitize: $(VENV)/.installed-test
 	.ci/sanitize $(BIN)/python $(ARGS)
