@@ -18,16 +18,17 @@ from hybrid.config import default_config
 def get_config() -> ConfigDict:
     """Log-mel, DDSP's decoder, 60 partials and 65 bands of noise; frames of 8 ms at 16 kHz."""
     config = default_config()
-    config.num_steps = 1200
+    config.num_steps = 2400
     config.batch_size = 8
     config.log_every_steps = 20
-    config.eval_every_steps = 200
-    config.checkpoint_every_steps = 200
+    config.eval_every_steps = 400
+    config.checkpoint_every_steps = 400
 
     config.data.target = "data.notes:Notes"
     config.data.kwargs = {
         "sample_rate_hz": 16000,
         "seconds": 2.0,
+        "takes": 4,
         "augment": {"gain": {"low_db": -6.0, "high_db": 3.0}},
     }
     config.data.num_workers = 0  # notes stay in the memory of the process that reads them
