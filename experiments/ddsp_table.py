@@ -19,6 +19,8 @@ from ml_collections import ConfigDict, config_flags
 from experiments.launch import define_kwargs_flags, launch_config, run
 
 VOCODER_BANDS = 40
+# Of several, the window with which it comes closest to notes.
+VOCODER_WINDOW_S = 0.012
 TUNING_STEPS = 200
 _TUNING_RATE = 0.03
 _SOUNDS = 12
@@ -66,6 +68,7 @@ def make_vocoder(loaded: Any) -> Any:
         sample_rate_hz=loaded.physics.sample_rate_hz,
         hop_samples=loaded.physics.hop_samples,
         n_bands=VOCODER_BANDS,
+        window_s=VOCODER_WINDOW_S,
     )
 
 

@@ -25,10 +25,14 @@ DDSP_LOSS: Mapping[str, Any] = {
             "convergence_weight": 0.0,
             "linear_weight": 1.0,
             "log_weight": 1.0,
+            "eps": 1e-10,
         },
     }
 }
-"""Mean differences of magnitudes and of their logarithms, 75 % overlap: DDSP, section 4.2."""
+"""Mean differences of magnitudes and of their logarithms, 75 % overlap: DDSP, section 4.2.
+
+The mean over the sizes, where DDSP takes the sum; magnitudes count from 1e-5 on, as there.
+"""
 PITCHES = ("yin", "known")
 
 

@@ -110,7 +110,7 @@ class ChannelVocoder(Synthesiser):
     def init(self, key: Any = None) -> Params:
         """Bands equally spaced in ERB; `key` is not used."""
         del key
-        own = {"gain_db": np.zeros(self.n_bands), "noise_share": np.full(self.n_bands, 0.05)}
+        own = {"gain_db": np.zeros(self.n_bands), "noise_share": np.full(self.n_bands, 0.005)}
         specs = self.specs()
         raw = {name: bounds.to_raw(specs[name], value, name) for name, value in own.items()}
         return {"bank": self.bank.init()} | raw
