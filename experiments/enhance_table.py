@@ -176,7 +176,9 @@ def judge(estimates: Clips, clips: SplitClips, batch_size: int) -> dict[str, flo
     found = audio_metrics.scores(estimates, clips.clean, clips.sample_rate_hz, clips.lengths)
     lengths = jnp.asarray(clips.lengths)
     before = si_sdr_db(jnp.asarray(clips.noisy), jnp.asarray(clips.clean), lengths)
-    found["si_sdr_improvement_db"] = found["si_sdr_db"] - float(jnp.mean(before))
+    # Of the clips that the scores are of.
+    counted = np.asarray(before)[audio_metrics.audible(clips.clean, clips.lengths)]
+    found["si_sdr_improvement_db"] = found["si_sdr_db"] - float(np.mean(counted))
     spec = {name: {"target": target} for name, target in LOSSES.items()}
     parts = jax.jit(build_losses(spec, clips.sample_rate_hz).parts)
     totals = dict.fromkeys(LOSSES, 0.0)
