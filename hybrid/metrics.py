@@ -1,7 +1,7 @@
 """Classification metrics as pure functions: jittable, masked by weights, honest about NaN.
 
 Rows of weight 0 (padding of the last batch, skipped clips) never change a result, whatever they
-hold. A row whose logits are not finite counts as wrong.
+hold. A row whose logits hold a NaN or +inf counts as wrong; -inf is a class that is masked out.
 """
 
 from typing import NamedTuple
@@ -41,8 +41,8 @@ def hits(
 ) -> Float[Array, " batch"]:
     """Says for each row whether its label is among the `k` largest logits.
 
-    Ties go to the lower class, as in `argmax`. A NaN is never a hit, and a label outside the
-    classes neither.
+    Ties go to the lower class, as in `argmax`. A row that has no softmax (a NaN, +inf, or nothing
+    but -inf) is never a hit, and a label outside the classes neither.
 
     Args:
         logits: a score per class.
@@ -57,15 +57,19 @@ def hits(
     """
     num_classes = logits.shape[-1]
     if not 1 <= k <= num_classes:
-        raise ValueError(f"k must lie in 1..{num_classes}, the number of classes; got {k}")
+        raise ValueError(
+            f"k must lie in 1..{num_classes}, the number of classes; got {k}. Take fewer guesses, "
+            "one at least."
+        )
     classes = jnp.arange(num_classes, dtype=labels.dtype)[None, :]
     labels = labels[:, None]
     own = jnp.sum(jnp.where(classes == labels, logits, jnp.zeros_like(logits)), 1, keepdims=True)
-    # `not <=` rather than `>`: a NaN on either side must rank before the label.
-    before = ~(logits <= own) | ((logits == own) & (classes < labels))
+    before = (logits > own) | ((logits == own) & (classes < labels))
     rank = jnp.sum(before, axis=1)
     known = (labels[:, 0] >= 0) & (labels[:, 0] < num_classes)
-    return ((rank < k) & known).astype(logits.dtype)
+    # The largest of a row is NaN if any of it is.
+    sound = jnp.isfinite(jnp.max(logits, axis=1))
+    return ((rank < k) & known & sound).astype(logits.dtype)
 
 
 def top_k(
@@ -136,8 +140,8 @@ def reliability(
     """Sorts rows into equal bins of confidence, the largest softmax probability.
 
     Niculescu-Mizil & Caruana, "Predicting good probabilities with supervised learning" (ICML 2005).
-    A row on the boundary of two bins belongs to the lower one. A row with a NaN is in the highest
-    bin and wrong, so that it never looks well calibrated.
+    A row on the boundary of two bins belongs to the lower one. A row without a softmax (a NaN or
+    +inf) is in the highest bin and wrong, so that it never looks well calibrated.
 
     Args:
         logits: a score per class.
@@ -149,7 +153,7 @@ def reliability(
         ValueError: less than one bin.
     """
     if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1; got {num_bins}")
+        raise ValueError(f"num_bins must be at least 1; got {num_bins}. Take 15, as Guo et al. do.")
     right = hits(logits, labels)
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
     confidence = jnp.where(jnp.isnan(confidence), jnp.ones_like(confidence), confidence)

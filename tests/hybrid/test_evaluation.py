@@ -45,12 +45,13 @@ def test_trust_in_confidence_and_near_misses(state, classes):
     rng = np.random.default_rng(0)
     logits = 2 * rng.standard_normal((8, classes)).astype(np.float32)
     labels = rng.integers(classes, size=8).astype(np.int32)
-    weights = np.array([1, 1, 1, 1, 1, 0, 1, 0], np.float32)
+    weights = np.array([1, 0.25, 1, 1, 0.5, 0, 1, 0], np.float32)
     logits[5] = np.nan  # of weight 0: nobody's business
     result = hybrid.evaluate(Told(), state, batches(logits, labels, weights), classes)
     counted = weights > 0
     arguments = jnp.asarray(logits[counted]), jnp.asarray(labels[counted])
-    expected = float(metrics.calibration_error(*arguments))
+    given = jnp.asarray(weights[counted])
+    expected = float(metrics.calibration_error(*arguments, weights=given))
     assert result["calibration_error"] == pytest.approx(expected, rel=1e-6)
     assert 0 < expected < 1
     if classes > 3:
@@ -58,9 +59,23 @@ def test_trust_in_confidence_and_near_misses(state, classes):
             label in np.argsort(-row)[:3]
             for row, label in zip(*map(np.asarray, arguments), strict=True)
         ]
-        assert result["top_3_accuracy"] == pytest.approx(np.mean(first))
-    else:
+        assert result["top_3_accuracy"] == pytest.approx(np.average(first, weights=given))
+    cells = np.zeros((classes, classes))
+    np.add.at(cells, (labels[counted], logits[counted].argmax(1)), weights[counted])
+    assert result["confusion"] == cells.tolist()
+    assert result["num_examples"] == 4.75
+    if classes <= 3:
         assert "top_3_accuracy" not in result
+
+
+def test_labels_that_are_no_class_are_in_no_cell(state):
+    logits = np.eye(4, 3, dtype=np.float32)
+    labels = np.array([0, -1, 3, 0], np.int32)
+    told = hybrid.evaluate(Told(), state, batches(logits, labels, np.ones(4, np.float32)), 3)
+    assert told["confusion"] == [[2, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert told["num_examples"] == 4
+    for count in (told["num_examples"], told["confusion"][0][0]):
+        assert isinstance(count, int)
 
 
 def test_without_classes_nothing_is_said_of_them(state):

@@ -55,9 +55,23 @@ def test_nan_logits_and_unknown_labels_are_never_hits(k):
     np.testing.assert_array_equal(metrics.hits(logits, labels, k), jnp.zeros(4))
 
 
+def test_rows_without_a_softmax_are_wrong_and_masked_classes_are_legitimate():
+    inf = jnp.inf
+    broken = jnp.asarray([[inf, 0.0, 0.0], [9.0, jnp.nan, 0.0], [0.0, inf, -1.0], [-inf] * 3])
+    labels = jnp.zeros(4, jnp.int32)
+    for k in (1, 2, 3):
+        np.testing.assert_array_equal(metrics.hits(broken, labels, k), jnp.zeros(4))
+    error = jax.jit(metrics.calibration_error)
+    for row in np.asarray(broken):
+        assert float(error(np.stack([row] * 3), labels[:3])) == 1
+    masked = jnp.asarray([[0.0, -inf, -inf], [0.0, -inf, -inf], [-inf, 2.0, -inf], [0.0] * 3])
+    np.testing.assert_array_equal(metrics.hits(masked, labels), [1.0, 1.0, 0.0, 1.0])
+    assert float(error(masked[:3], jnp.asarray([0, 0, 1], jnp.int32))) == 0
+
+
 def test_k_out_of_range_is_refused():
     logits, labels, _ = example()
-    with pytest.raises(ValueError, match=r"k must lie in 1\.\.7.*got 8"):
+    with pytest.raises(ValueError, match=r"k must lie in 1\.\.7.*got 8\. Take fewer"):
         metrics.top_k(logits, labels, 8)
 
 
@@ -117,5 +131,5 @@ def test_calibration_of_the_sure_and_of_the_honest():
     nothing = jnp.asarray([[jnp.nan, 0.0]] * 4)
     assert float(error(nothing, labels)) == 1
     assert float(error(nothing, labels, weights=jnp.zeros(4))) == 0
-    with pytest.raises(ValueError, match="num_bins must be at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"num_bins must be at least 1; got 0\. Take 15"):
         metrics.reliability(honest, labels, 0)
