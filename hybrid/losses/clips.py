@@ -69,12 +69,16 @@ def spectra(
 
 def check_transform(n_fft: int, window_samples: int, hop_samples: int, window: str) -> None:
     """Raises ValueError for settings that make no short-time spectrum."""
-    for name, value in (("n_fft", n_fft), ("hop_samples", hop_samples)):
+    given = {"n_fft": n_fft, "hop_samples": hop_samples, "window_samples": window_samples}
+    for name, value in given.items():
         if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
+            raise ValueError(
+                f"{name} must be an integer of at least 1; got {value!r}. It counts samples: "
+                "multiply seconds by the sample rate, and round."
+            )
     if n_fft % 2:
         raise ValueError(f"n_fft must be even; got {n_fft}. Take a power of two.")
-    if not 1 <= window_samples <= n_fft:
+    if window_samples > n_fft:
         raise ValueError(
             f"A window holds 1 to n_fft={n_fft} samples; got window_samples={window_samples}. Take "
             "a larger n_fft, or a shorter window."

@@ -4,16 +4,27 @@ import dataclasses
 import inspect
 import itertools
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
+from ml_collections import ConfigDict
 
 from hybrid.config import unknown_name_message
-from hybrid.losses.base import Loss, Signals, mean_of_rows
+from hybrid.losses.base import (
+    Lengths,
+    Loss,
+    Rows,
+    Signals,
+    as_lengths,
+    as_rows,
+    mean_of_rows,
+    zero_without_samples,
+)
 from hybrid.targets import BuildError, check_callable, resolve
 
 _FIELDS = ("target", "weight", "kwargs")
@@ -45,13 +56,13 @@ class WeightedSum:
                 raise ValueError(f"Weights must be finite; {name!r} has {weight}. Give a number.")
 
     def __call__(
-        self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
+        self, estimate: Signals, target: Signals, lengths: Integer[Array, " batch"] | None = None
     ) -> Float[Array, ""]:
         """The weighted sum; see `Loss.__call__`."""
         return self.total(self.parts(estimate, target, lengths))
 
     def parts(
-        self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
+        self, estimate: Signals, target: Signals, lengths: Integer[Array, " batch"] | None = None
     ) -> dict[str, Float[Array, ""]]:
         """Each loss by its name, not weighted."""
         return {name: loss(estimate, target, lengths) for name, _, loss in self.losses}
@@ -77,23 +88,26 @@ class PermutationInvariant(Loss):
     loss: Any
 
     def __call__(
-        self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
+        self, estimate: Signals, target: Signals, lengths: Integer[Array, " batch"] | None = None
     ) -> Float[Array, ""]:
         """The mean over clips that count, `[batch, sources, time]`.
 
         Raises:
-            ValueError: arrays of other shapes, or more than six sources.
+            ValueError: as `Loss.__call__` does, and for more than six sources.
         """
-        return mean_of_rows(self.per_clip(estimate, target, lengths), lengths)
+        values = self.per_clip(estimate, target, lengths)
+        if lengths is not None:
+            lengths = as_lengths(lengths, estimate.shape[0], estimate.shape[2])
+        return mean_of_rows(values, lengths)
 
     def per_clip(
-        self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
+        self, estimate: Signals, target: Signals, lengths: Integer[Array, " batch"] | None = None
     ) -> Float[Array, " batch"]:
         """The least mean over the sources of each clip; 0 for clips of length 0."""
         return self.aligned(estimate, target, lengths)[0]
 
     def aligned(
-        self, estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
+        self, estimate: Signals, target: Signals, lengths: Integer[Array, " batch"] | None = None
     ) -> tuple[Float[Array, " batch"], Int[Array, "batch sources"]]:
         """The loss of each clip, and for each estimate which target it is taken for."""
         if estimate.ndim != 3 or estimate.shape != target.shape:
@@ -107,13 +121,16 @@ class PermutationInvariant(Loss):
                 f"All orders of sources are tried, of {_MOST_SOURCES} at most; got {sources}. "
                 "Take a loss without orders, or fewer sources."
             )
-        pairs = (batch, sources, sources, time)
-        shape = (batch, sources**2, time)
-        table = _per_clip(
+        # What lies beyond the end of a clip is nobody's business, and somebody else's loss might
+        # look at it.
+        estimate, target, of_rows = as_rows(estimate, target, lengths)
+        estimate, target = (x.reshape(batch, sources, time) for x in (estimate, target))
+        pairs, rows = (batch, sources, sources, time), (-1, time)
+        table = _of_rows(
             self.loss,
-            jnp.broadcast_to(estimate[:, :, None], pairs).reshape(shape),
-            jnp.broadcast_to(target[:, None], pairs).reshape(shape),
-            lengths,
+            jnp.broadcast_to(estimate[:, :, None], pairs).reshape(rows),
+            jnp.broadcast_to(target[:, None], pairs).reshape(rows),
+            None if of_rows is None else jnp.repeat(of_rows, sources),
         ).reshape(batch, sources, sources)
         orders = np.array(list(itertools.permutations(range(sources))), np.int32)
         each = np.broadcast_to(np.arange(sources, dtype=np.int32), orders.shape)
@@ -133,20 +150,21 @@ class PermutationInvariant(Loss):
 
 
 def build_losses(
-    spec: Mapping[str, Any], sample_rate_hz: float | int, field: str = "losses"
+    spec: Mapping[str, Any] | ConfigDict, sample_rate_hz: float | int, field: str = "losses"
 ) -> WeightedSum:
     """A weighted sum from a config.
 
     Args:
         spec: `{name: {"target": "hybrid.losses:SiSdr", "weight": 1.0, "kwargs": {...}}}`; weight
             and kwargs may be left out. A mapping with a `target` among the kwargs, the inner loss
-            of a `PermutationInvariant`, say, is built likewise.
+            of a `PermutationInvariant`, say, is built likewise. A ConfigDict will do.
         sample_rate_hz: given to every loss that has a field of that name, unless its kwargs do.
         field: what `spec` is called in errors.
 
     Raises:
         BuildError: naming the field, what it got and what would fit.
     """
+    spec = spec.to_dict() if isinstance(spec, ConfigDict) else spec
     if not isinstance(spec, Mapping) or not spec:
         raise BuildError(
             f"{field} must name one loss or more, {{'si_sdr': {{'target': "
@@ -156,7 +174,7 @@ def build_losses(
     for name, entry in spec.items():
         loss = _built(entry, sample_rate_hz, f"{field}.{name}")
         weight = entry.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
             raise BuildError(f"{field}.{name}.weight must be a number, got {weight!r}")
         losses.append((name, weight, loss))
     try:
@@ -166,6 +184,7 @@ def build_losses(
 
 
 def _built(entry: Any, sample_rate_hz: float | int, field: str) -> Any:
+    entry = entry.to_dict() if isinstance(entry, ConfigDict) else entry
     if not isinstance(entry, Mapping) or "target" not in entry:
         raise BuildError(
             f"{field} must have a target, {{'target': 'hybrid.losses:SiSdr'}} for example; got "
@@ -194,12 +213,13 @@ def _built(entry: Any, sample_rate_hz: float | int, field: str) -> Any:
     return loss
 
 
-def _per_clip(loss: Any, estimate: Signals, target: Signals, lengths: Any) -> Float[Array, "..."]:
-    """The loss of each pair; of somebody else's loss, one pair at a time."""
+def _of_rows(
+    loss: Any, estimate: Rows, target: Rows, lengths: Lengths | None
+) -> Float[Array, " rows"]:
+    """The loss of each row; of somebody else's loss, one row at a time."""
     if hasattr(loss, "per_clip"):
         return loss.per_clip(estimate, target, lengths)
     if lengths is None:
         lengths = jnp.full(estimate.shape[:1], estimate.shape[-1], jnp.int32)
-    clips = jnp.broadcast_to(lengths[:, None], estimate.shape[:2])
     alone = jax.vmap(lambda e, t, n: loss(e[None], t[None], n[None]))
-    return jax.vmap(alone)(estimate, target, clips)
+    return zero_without_samples(alone(estimate, target, lengths), lengths)

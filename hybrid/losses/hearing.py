@@ -32,7 +32,8 @@ class CochlearLoss(RowLoss):
         full_scale_db_spl: level in dB SPL of a peak of 1.0 in the audio.
         kernel: "auto", "native" or "xla".
         floor: added to the mean square of the target's activity, so that what is nearly silent does
-            not count without bound. By default 1 % of what speech has, compressed by a root.
+            not count without bound. The default is 1 % of what speech has under the compression
+            "root", and fits no other: give 1 % of what your targets have.
     """
 
     sample_rate_hz: float | int
@@ -88,13 +89,14 @@ class CorticalLoss(RowLoss):
         ear: an `AuditorySpectrogram`, or a mapping of its settings.
         cortex: a `Strf`, or a mapping of its settings.
         floor: added to the mean square of what the target's receptive fields give, so that what is
-            nearly silent does not count without bound.
+            nearly silent does not count without bound. The default is about 1 % of what speech has
+            whose root mean square is 50 dB below 1.0.
     """
 
     sample_rate_hz: float | int
     ear: Any = None
     cortex: Any = None
-    floor: float = 1e-6
+    floor: float = 1e-8
 
     def __post_init__(self) -> None:
         """Builds ear and cortex.
@@ -141,12 +143,16 @@ def _built(field: str, kind: Any, given: Any, known: dict[str, Any]) -> Any:
         return given
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(
-            f"{field} must be a {kind.__name__} or a mapping of its settings; got {given!r}."
+            f"{field} must be a {kind.__name__} or a mapping of its settings; got {given!r}. Leave "
+            "it out for the usual one."
         )
     try:
         return kind(**(known | dict(given or {})))
     except TypeError as error:
-        raise ValueError(f"{field} must hold settings of {kind.__name__}: {error}.") from error
+        names = ", ".join(each.name for each in dataclasses.fields(kind))
+        raise ValueError(
+            f"{field} must hold settings of {kind.__name__}: {error}. It has {names}."
+        ) from error
 
 
 def _check_floor(floor: float) -> None:

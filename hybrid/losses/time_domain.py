@@ -4,9 +4,10 @@ import dataclasses
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from hybrid.losses.base import Lengths, RowLoss, Rows, Signals, absolute, mean_of_samples
+from physics.audio import check_positive
 from physics.base import sample_mask
 
 _DB = 10 / math.log(10)
@@ -72,6 +73,10 @@ class Snr(RowLoss):
     zero_mean: bool = True
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_positive(self, "eps")
+
     def rows(self, estimate: Rows, target: Rows, lengths: Lengths | None) -> Float[Array, " rows"]:
         """See `RowLoss.rows`."""
         if self.zero_mean:
@@ -92,6 +97,10 @@ class SiSdr(RowLoss):
 
     zero_mean: bool = True
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_positive(self, "eps")
 
     def rows(self, estimate: Rows, target: Rows, lengths: Lengths | None) -> Float[Array, " rows"]:
         """See `RowLoss.rows`."""
@@ -119,6 +128,10 @@ class Esr(RowLoss):
     pre_emphasis: float | int = 0.85
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_positive(self, "eps")
+
     def rows(self, estimate: Rows, target: Rows, lengths: Lengths | None) -> Float[Array, " rows"]:
         """See `RowLoss.rows`."""
         del lengths  # zeros beyond add no energy, and the filter's last sample lies there
@@ -130,9 +143,12 @@ class Esr(RowLoss):
 
 
 def si_sdr_db(
-    estimate: Signals, target: Signals, lengths: Int[Array, " batch"] | None = None
+    estimate: Signals, target: Signals, lengths: Integer[Array, " batch"] | None = None
 ) -> Float[Array, "..."]:
     """Scale-invariant signal-to-distortion ratio of each clip (and source) in dB, higher is better.
+
+    Means are taken out first. Energies have the eps of `SiSdr` added, so that a faint signal
+    (energy near 1e-8) has another ratio than the same one louder.
 
     Args:
         estimate: `[batch, time]` or `[batch, sources, time]`.
@@ -140,10 +156,11 @@ def si_sdr_db(
         lengths: `[batch]` valid samples; a clip of length 0 gets 0, to be left out by its weight.
 
     Returns:
-        `[batch]` or `[batch, sources]`, from -80 dB for silence.
+        `[batch]` or `[batch, sources]`, from -80 dB for a silent estimate. A silent target gives
+        -80 dB too, whatever the estimate: leave such clips out of a mean.
 
     Raises:
-        ValueError: arrays of other shapes, or that are not in floating point.
+        ValueError: as `Loss.__call__` does.
     """
     return -SiSdr().per_clip(estimate, target, lengths)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from hybrid.losses import (
     L1,
@@ -48,6 +49,20 @@ def test_sums_without_meaning_are_refused():
         WeightedSum(())
     with pytest.raises(ValueError, match="'a' has nan"):
         WeightedSum((("a", float("nan"), L1()),))
+
+
+def test_configs_and_weights_of_other_kinds():
+    plain = {"l1": {"target": "hybrid.losses:L1", "weight": 2}}
+    built = build_losses(ConfigDict(plain), 8000)
+    assert built == WeightedSum((("l1", 2.0, L1()),))
+    plain["l1"]["weight"] = np.float32(2)
+    assert build_losses(plain, 8000) == built
+    assert build_losses({"l1": ConfigDict({"target": "hybrid.losses:L1", "weight": 2})}, 8000) == (
+        built
+    )
+    plain["l1"]["weight"] = True
+    with pytest.raises(BuildError, match=r"l1\.weight must be a number, got True"):
+        build_losses(plain, 8000)
 
 
 def test_losses_from_a_config():
@@ -153,6 +168,26 @@ def test_orders_for_losses_of_whole_batches_and_of_somebody_else(quickly):
     np.testing.assert_array_equal(found, [[1, 0], [1, 0]])
     expected = np.abs(swapped - target[:, ::-1]).max(axis=2).mean(axis=1)
     np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_clips_without_a_sample_of_somebody_elses_loss(quickly):
+    """A ratio of nothing to nothing has neither value nor gradient, and must not count."""
+
+    def foreign(estimate, target, lengths):
+        del lengths
+        return jnp.sum(jnp.abs(estimate - target)) / jnp.sum(target**2)
+
+    estimate, target = jnp.asarray(noise(2, 2, 30)), jnp.asarray(noise(2, 2, 30, seed=1))
+    target = target.at[1, :, 10:].set(jnp.nan)
+    loss = PermutationInvariant(foreign)
+    for lengths, others in (([30, 0], 0), ([30, 10], 1)):
+        value, gradient = quickly(jax.value_and_grad(loss))(
+            estimate, target, jnp.asarray(lengths, jnp.int32)
+        )
+        clips = [(estimate[:1], target[:1]), (estimate[1:, :, :10], target[1:, :, :10])]
+        each = [float(loss(*clip)) for clip in clips[: 1 + others]]
+        assert float(value) == pytest.approx(np.mean(each), rel=1e-5)
+        assert np.isfinite(gradient).all()
 
 
 def test_equal_sources_take_the_first_order_with_its_whole_gradient(quickly):

@@ -1,16 +1,47 @@
 """What every loss keeps: padding and empty rows change nothing, and gradients are always finite."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hybrid import losses
+from hybrid.losses.base import as_rows
 
 RATE_HZ = 8000.0
 TIME = 600
 
+
+class Summed(losses.Loss):
+    """A weighted sum, which has no loss of each clip of its own."""
+
+    def value(self, estimate, target, lengths):
+        both = losses.WeightedSum((("l1", 2.0, losses.L1()), ("esr", 0.5, losses.Esr())))
+        return both(estimate, target, lengths)
+
+
+class Separated(losses.Loss):
+    """Two sources, given in the other order."""
+
+    def value(self, estimate, target, lengths):
+        pair = jnp.stack([estimate, -estimate], 1), jnp.stack([-target, target], 1)
+        return losses.PermutationInvariant(losses.L2())(*pair, lengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Careless(losses.Loss):
+    """Nobody has thought of clips without a sample."""
+
+    def value(self, estimate, target, lengths):
+        del lengths
+        return jnp.sum((estimate - target) ** 2) / jnp.sum(target**2)
+
+
 LOSSES = {
+    "sum": Summed(),
+    "separated": Separated(),
     "l1": losses.L1(),
     "l2": losses.L2(),
     "log_cosh": losses.LogCosh(sharpness=10),
@@ -95,8 +126,9 @@ def test_no_sound_breaks_value_or_gradient(compiled, name):
     full = np.full(3, TIME, np.int32)
     click = np.zeros((1, TIME), np.float32)
     click[0, 50] = 1
-    silence, loud = np.zeros((1, TIME), np.float32), noise(1, 1)[0] * 10
-    constant, faint = np.ones((1, TIME), np.float32), loud * np.float32(1e-12)
+    silence, loud = np.zeros((1, TIME), np.float32), noise(1, 1)[0]
+    loud *= np.float32(32768) / np.abs(loud).max()  # 16-bit samples that nobody has divided
+    constant, faint = np.ones((1, TIME), np.float32), loud * np.float32(1e-17)
     sounds = [silence, click, loud, constant, faint]
     for shift in range(len(sounds)):
         estimate = np.concatenate(np.roll(sounds, shift, axis=0)[:3])
@@ -164,3 +196,57 @@ def test_other_shapes_are_refused():
         loss(x[0], x[0])
     with pytest.raises(ValueError, match=r"one length for each clip, \[2\]; got \(3,\)"):
         loss(x, x, jnp.zeros(3, jnp.int32))
+    with pytest.raises(ValueError, match=r"more sources than samples.*swapaxes\(1, 2\)"):
+        loss(x.T[None], x.T[None])
+    for empty in (jnp.zeros((0, 100)), jnp.zeros((2, 0))):
+        with pytest.raises(ValueError, match="must be a clip and a sample at least; got shape"):
+            loss(empty, empty)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (jnp.int16, r"floating point.*got int16\. Divide 16-bit integers by 32768"),
+        (jnp.float16, r"32 bits or more.*got float16\..*astype\('float32'\)"),
+        (jnp.bfloat16, r"32 bits or more.*got bfloat16\..*astype\('float32'\)"),
+    ],
+)
+def test_audio_of_other_types_is_refused(dtype, message):
+    x = np.ones((1, 100), np.float32)
+    for pair in ((x.astype(dtype), x), (x, x.astype(dtype))):
+        with pytest.raises(ValueError, match=message):
+            as_rows(*pair, None)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int32"])
+def test_lengths_of_any_integers_mean_the_same(dtype):
+    """Arithmetic on lengths must neither wrap around below 0 nor overflow."""
+    time = 40_000
+    audio = jnp.asarray(noise(rows=3, time=time)[0])
+    given = np.array([0, 1, 100], dtype)
+    rows = as_rows(audio, audio, given)
+    assert rows[2].dtype == jnp.int32
+    np.testing.assert_array_equal(rows[2], [0, 1, 100])
+    np.testing.assert_array_equal(np.count_nonzero(rows[0], axis=1), [0, 1, 100])
+    beyond = np.full(3, np.iinfo(dtype).max, dtype)
+    most = min(time, int(np.iinfo(dtype).max))
+    np.testing.assert_array_equal(as_rows(audio, audio, beyond)[2], np.full(3, most))
+    pair = audio.reshape(1, 3, time), audio.reshape(1, 3, time)
+    for loss in (losses.L1(), losses.PermutationInvariant(losses.L1())):
+        assert float(loss(*pair, jnp.asarray(given[:1]))) == 0
+
+
+def test_lengths_that_are_no_integers_are_refused():
+    x = jnp.ones((2, 10))
+    for lengths in (np.ones(2, np.float32), np.ones(2, bool)):
+        with pytest.raises(ValueError, match=r"Lengths must be integers.*astype\('int32'\)"):
+            as_rows(x, x, lengths)
+
+
+def test_a_clip_without_a_sample_counts_nothing_in_a_careless_loss():
+    estimate, target = map(jnp.asarray, noise(rows=2, time=20))
+    each, gradient = jax.value_and_grad(
+        lambda e: jnp.sum(Careless().per_clip(e, target, jnp.asarray([20, 0], jnp.int32)))
+    )(estimate)
+    assert float(each) == pytest.approx(float(Careless()(estimate[:1], target[:1])), rel=1e-6)
+    assert np.isfinite(gradient).all()

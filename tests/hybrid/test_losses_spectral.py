@@ -1,5 +1,6 @@
 """Spectral losses are those of the auraloss package, to rounding."""
 
+import inspect
 import sys
 import types
 
@@ -11,7 +12,7 @@ import torch
 from auraloss.freq import MultiResolutionSTFTLoss, STFTLoss
 
 from data.torchaudio_compat import load_torchaudio
-from hybrid.losses import MultiResolutionStft, Stft
+from hybrid.losses import MultiResolutionStft, Stft, clips
 
 RATE_HZ = 16000
 
@@ -184,6 +185,7 @@ def test_clips_shorter_than_a_window_are_mirrored_again_and_again(quickly):
     [
         ({"n_fft": 255}, "n_fft must be even; got 255"),
         ({"hop_samples": 0}, "hop_samples must be an integer of at least 1; got 0"),
+        ({"window_samples": 0}, "window_samples must be an integer of at least 1; got 0"),
         ({"window_samples": 2048}, "1 to n_fft=1024 samples; got window_samples=2048"),
         ({"window": "hanning-ish"}, "scipy.signal.get_window"),
         ({"distance": "l3"}, r"distance must be one of \('l1', 'l2'\); got 'l3'"),
@@ -194,6 +196,14 @@ def test_clips_shorter_than_a_window_are_mirrored_again_and_again(quickly):
 def test_settings_without_meaning_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Stft(**settings)
+
+
+def test_seconds_for_samples_are_refused():
+    check = inspect.unwrap(clips.check_transform)  # no test of types comes before it
+    for name in ("n_fft", "hop_samples", "window_samples"):
+        settings = {"n_fft": 512, "hop_samples": 128, "window_samples": 512} | {name: 0.032}
+        with pytest.raises(ValueError, match=rf"{name} must be an integer.*0\.032.*and round"):
+            check(window="hann", **settings)
 
 
 def test_lists_of_other_lengths_are_refused():

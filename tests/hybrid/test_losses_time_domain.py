@@ -86,3 +86,6 @@ def test_log_cosh_keeps_its_digits(quickly):
 def test_settings_without_meaning_are_refused():
     with pytest.raises(ValueError, match="sharpness must be positive; got 0"):
         LogCosh(sharpness=0)
+    for kind in (Snr, SiSdr, Esr):
+        with pytest.raises(ValueError, match="eps must be positive; got 0"):
+            kind(eps=0.0)
