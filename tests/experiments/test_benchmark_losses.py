@@ -1,8 +1,11 @@
 """The benchmark of losses: all compute what they should, and all are in the table."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from experiments import benchmark_losses as benchmark
 
@@ -19,6 +22,35 @@ def test_both_compute_the_same():
     value, slopes = benchmark.ours(Esr(), estimate, target)()
     assert float(value) > 0
     assert slopes.shape == gradient.shape == estimate.shape
+
+
+def test_the_whole_table(tmp_path, monkeypatch, capsys):
+    """With small losses, for compiling the real ones takes minutes."""
+    from hybrid import losses
+
+    small = losses.MultiResolutionStft((64,), (32,), (64,))
+    monkeypatch.setattr(losses, "MultiResolutionStft", lambda: small)
+    for name in ("StrfLoss", "CochlearLoss", "CorticalLoss"):
+        monkeypatch.setattr(losses, name, lambda rate_hz: losses.L2())
+    monkeypatch.setattr(benchmark, "auraloss", lambda estimate, target: None)
+    given = SimpleNamespace(out=tmp_path / "new", rounds=2, clips=2, seconds=0.1)
+    monkeypatch.setattr(flags, "FLAGS", given)
+    benchmark.main(["benchmark_losses"])
+    text = (tmp_path / "new" / "losses.md").read_text()
+    assert text in capsys.readouterr().out
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if "|" in line]
+    assert rows[2:] == [
+        benchmark.OURS,
+        f"{benchmark.OURS}, with lengths",
+        "STRF",
+        "cochlear",
+        "cortical",
+        "SI-SDR",
+    ]
+    assert "2 clips of 0.1 s at 16000 Hz" in text
+    assert text.endswith("auraloss is left out, for it is not installed: pip install auraloss\n")
+    with pytest.raises(ValueError, match="takes flags only, got x"):
+        benchmark.main(["benchmark_losses", "x"])
 
 
 def test_ratios_are_of_rounds():
