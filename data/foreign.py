@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import itertools
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,9 @@ from data.states import decoded, encoded
 
 # Packages whose functions are no iterables, and may do harm if they are called as if they were.
 _NOT_BATCHES = ("hybrid", "physics", "learners", "data", "experiments")
+
+# What `pkgutil.resolve_name` imports besides these, nobody who checks a config takes for a path.
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 class Batches:
@@ -202,7 +206,12 @@ class Iterables:
         return self._splits[split]
 
     def _found(self) -> Any:
-        module, colon, _ = self.target.partition(":")
+        if not isinstance(self.target, str) or not _IMPORT_PATH.fullmatch(self.target):
+            raise ValueError(
+                f"target must be an import path 'package.module:name', got {self.target!r}: write "
+                "the module, a colon and the name, and nothing around them"
+            )
+        module = self.target.partition(":")[0]
         # A function of batches has any arguments: only where it lies tells it from one that does
         # something else with them.
         if module.partition(".")[0] in {*_NOT_BATCHES, *sys.stdlib_module_names}:
@@ -211,8 +220,6 @@ class Iterables:
                 "this library or in Python's"
             )
         try:
-            if not colon:
-                raise ValueError("there is no colon in it")
             return pkgutil.resolve_name(self.target)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(

@@ -17,11 +17,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hybrid.config import PARTS
+from physics.stacking import IMPORT_PATH
 
 # What comes along with this library.
 OWN_PACKAGES = ("hybrid", "physics", "learners", "data", "experiments")
-
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 class BuildError(ValueError):
@@ -34,7 +33,7 @@ def import_paths(config: ConfigDict, parts: Collection[str] = PARTS) -> dict[str
         field: text
         for part in parts
         for field, text in _texts(config[part].to_dict(), f"config.{part}")
-        if _PATH.fullmatch(text) and field != "config.data.root"
+        if IMPORT_PATH.fullmatch(text) and field != "config.data.root"
     }
 
 
@@ -58,8 +57,10 @@ def check_targets(
 
     Raises:
         BuildError: a target in Python's standard library; with `trusted`, any path to code that is
-            not of this library or of a trusted package.
+            not of this library or of a trusted package, and a target that is nearly a path.
     """
+    if trusted is not None:
+        _refuse_malformed(config, parts)
     allowed = {*OWN_PACKAGES, *(trusted or ())}
     for field, path in import_paths(config, parts).items():
         is_target = field.rpartition(".")[2] == "target"
@@ -90,7 +91,7 @@ def resolve(path: Any, field: str) -> Any:
         BuildError: a malformed path, one into Python's standard library, a module that cannot be
             imported, a name that it does not have or has only imported as a module.
     """
-    if not isinstance(path, str) or not _PATH.fullmatch(path):
+    if not isinstance(path, str) or not IMPORT_PATH.fullmatch(path):
         raise BuildError(
             f"{field} must be an import path 'package.module:Name', got {path!r}: write for "
             "example 'physics.carfac:Carfac'"
@@ -171,6 +172,18 @@ def _refuse_standard_library(path: str, field: str) -> None:
             f"{field} is {path!r}, of Python's standard library, which holds no part of a run: it "
             "is neither imported nor called. Give a class that satisfies the protocol"
         )
+
+
+def _refuse_malformed(config: ConfigDict, parts: Collection[str]) -> None:
+    """Refuses what stands where a path is expected and is none: it might be imported unseen."""
+    for part in parts:
+        for field, text in _texts(config[part].to_dict(), f"config.{part}"):
+            expected = re.search(r"\.target(\W|$)", field)
+            if expected and ":" in text and not IMPORT_PATH.fullmatch(text):
+                raise BuildError(
+                    f"{field} must be an import path 'package.module:Name', got {text!r}: opening "
+                    "a run imports nothing that is written in another way"
+                )
 
 
 def _top(path: str) -> str:

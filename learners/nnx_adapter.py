@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from learners.base import accepts_mask
+from physics.stacking import IMPORT_PATH
 
 
 class NnxLearner(nn.Module):
@@ -56,7 +57,7 @@ class NnxLearner(nn.Module):
 
 def _resolved(path: str) -> type[nnx.Module]:
     """Returns the class at an import path; nothing else is called in its place."""
-    if ":" not in path:
+    if not IMPORT_PATH.fullmatch(path):
         raise ValueError(f"target must be an import path 'package.module:Name', got {path!r}")
     found = pkgutil.resolve_name(path)
     if not (isinstance(found, type) and issubclass(found, nnx.Module)):

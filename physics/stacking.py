@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Array, Float
 
 from physics.base import Params, Physics, PhysicsModule
+
+# What `pkgutil.resolve_name` imports besides these, nobody who checks a config takes for a path.
+IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Stacked(Physics):
         return own(params)
 
 
-def built(settings: Any, target: str, sample_rate_hz: Any) -> Any:
+def built(
+    settings: Any, target: str, sample_rate_hz: Any, offered: Mapping[str, Any] | None = None
+) -> Any:
     """A physics module from its settings, or as given.
 
     Args:
@@ -63,6 +70,7 @@ def built(settings: Any, target: str, sample_rate_hz: Any) -> Any:
         is its import path.
       target: the import path if the mapping has none.
       sample_rate_hz: of the audio; None leaves it to the module.
+      offered: see `made`.
 
     Raises:
       ValueError: something else, or a module of another sample rate.
@@ -70,7 +78,7 @@ def built(settings: Any, target: str, sample_rate_hz: Any) -> Any:
     module = settings
     if isinstance(settings, Mapping):
         known = {} if sample_rate_hz is None else {"sample_rate_hz": sample_rate_hz}
-        module = made(settings, target, known, ("num_frames", "init", "specs", "apply"))
+        module = made(settings, target, known, ("num_frames", "init", "specs", "apply"), offered)
     if not isinstance(module, PhysicsModule):
         raise ValueError(
             "A module inside another must be a PhysicsModule, or the settings of one "
@@ -89,6 +97,7 @@ def made(
     target: str | None,
     known: Mapping[str, Any],
     members: Sequence[str],
+    offered: Mapping[str, Any] | None = None,
 ) -> Any:
     """What settings name, built; no class is called that lacks the members it should have.
 
@@ -97,6 +106,7 @@ def made(
       target: the import path if there is none among them.
       known: further arguments, which the settings may override.
       members: names that the class must have.
+      offered: arguments for those classes that have such ones, which the settings may override.
 
     Raises:
       ValueError: there is no such thing, it is something else, or it refuses its settings.
@@ -105,14 +115,15 @@ def made(
     kwargs = dict(known) | {name: value for name, value in settings.items() if name != "target"}
     try:
         # Looked at before it is called: a class of something else must not do its work here.
-        if not isinstance(path, str) or ":" not in path:
+        if not isinstance(path, str) or not IMPORT_PATH.fullmatch(path):
             raise TypeError("it is no such path")
         thing = pkgutil.resolve_name(path)
         if not isinstance(thing, type):
             raise TypeError(f"it is a {type(thing).__name__}, no class")
         if missing := [name for name in members if not hasattr(thing, name)]:
             raise TypeError(f"it lacks {', '.join(missing)}")
-        return thing(**kwargs)
+        takes = inspect.signature(thing).parameters if offered else {}
+        return thing(**{n: v for n, v in (offered or {}).items() if n in takes} | kwargs)
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(
             "A module inside another is built from 'target', an import path "

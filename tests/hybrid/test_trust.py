@@ -1,19 +1,27 @@
 """Somebody else's work directory runs none of its code, and no target is called unchecked."""
 
+import contextlib
+import importlib
 import json
 import pathlib
+import pkgutil
 import sys
+import types
 
+import hypothesis
+import hypothesis.strategies as st
 import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
 import hybrid
+from data import Iterables
+from hybrid import targets
 from hybrid.build import BuildError, build
 from hybrid.config import default_config
 from hybrid.losses import build_losses
 from hybrid.nonfinite import replay
-from hybrid.targets import check_targets, import_paths, packages, resolve
+from hybrid.targets import OWN_PACKAGES, check_targets, import_paths, packages, resolve
 from learners import NnxLearner
 from physics.compose import Compose
 from physics.sai import Sai
@@ -61,8 +69,20 @@ PLACES = {
         "data.kwargs": {"target": "evil_parts:make"},
     },
     "a loss": {"task.kwargs": {"losses": {"one": {"target": TARGET}}}},
+    "a loss of a name": {"task.kwargs": {"losses": [{"deep": {"target": [TARGET]}}]}},
     "a path under another name": {"task.kwargs": {"metric": "evil_parts:make"}},
 }
+# What `pkgutil.resolve_name` takes for a path too.
+NEARLY = (
+    "evil_parts:Ear\n",
+    " evil_parts:Ear",
+    "evil_parts:",
+    "evil_parts:Ear ",
+    "evil_parts:E\u00e4r",
+    "evil_parts\n:Ear",
+    "\u00e9vil_parts:Ear",
+    "evil_parts:Ear:",
+)
 NEVER = {
     "subprocess:Popen": {"args": ["touch", "made"]},
     "os:system": {"command": "touch made"},
@@ -104,6 +124,66 @@ def test_a_run_that_was_sent_runs_none_of_its_code(evil, place):
     assert packages(config)[1] == "evil_parts" or "evil_parts" in packages(config)
 
 
+@pytest.mark.parametrize("nearly", NEARLY)
+@pytest.mark.parametrize("place", [p for p in PLACES if p != "a path under another name"])
+def test_nor_by_a_path_that_is_nearly_one(evil, place, nearly):
+    text = json.dumps(PLACES[place])
+    for path in (TARGET, "evil_parts:make"):
+        text = text.replace(json.dumps(path), json.dumps(nearly))
+    config = config_of(json.loads(text))
+    (evil / "config.json").write_text(config.to_json())
+    for open_it in (lambda: hybrid.load(evil), lambda: check_targets(config, ("other",))):
+        with pytest.raises(BuildError, match="must be an import path"):
+            open_it()
+    assert not (evil / "imported").exists()
+
+
+PIECES = st.sampled_from(
+    ["evil_parts", "numpy", "data", "json", "Ear", "load", "\u00e9", ":", ".", "\n", " ", "-", "\0"]
+)
+
+
+@pytest.mark.parametrize("place", ["a front end inside", "an nnx network", "a function of batches"])
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(path=st.lists(PIECES, max_size=5).map("".join) | st.text(max_size=12))
+def test_whatever_stands_in_a_nested_target_imports_nothing_of_others(
+    tmp_path_factory, place, path
+):
+    text = json.dumps(PLACES[place])
+    for known in (TARGET, "evil_parts:make"):
+        text = text.replace(json.dumps(known), json.dumps(path))
+    changes = json.loads(text)
+    for part in changes.values():
+        if isinstance(part, dict) and "sample_rate_hz" not in part and place.startswith("a func"):
+            part |= {"class_names": ["a", "b"], "sample_rate_hz": 16000, "num_samples": 160}
+    workdir = tmp_path_factory.mktemp("sent")
+    (workdir / "config.json").write_text(config_of(changes).to_json())
+    asked, really = [], importlib.import_module
+
+    def watched(name):
+        if name.partition(".")[0] in OWN_PACKAGES:
+            return really(name)
+        asked.append(name)
+        raise ImportError(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pkgutil, targets):
+            patch.setattr(module, "importlib", types.SimpleNamespace(import_module=watched))
+        with pytest.raises(ValueError):  # noqa: PT011  # each has words of its own
+            hybrid.load(workdir)
+        assert not asked
+        # Nor does what builds the parts look at anything that the check above does not see.
+        seen = import_paths(config_of(changes))
+        with contextlib.suppress(ValueError, AttributeError):
+            if place == "a front end inside":
+                Compose(front={"target": path})
+            elif place == "an nnx network":
+                NnxLearner(path).init({}, jnp.ones((1, 2, 3)), train=False)
+            else:
+                Iterables(target=path, class_names=("a",), sample_rate_hz=8, num_samples=8)
+    assert not asked or path in seen.values()
+
+
 def test_the_caller_may_trust_it(evil):
     config = config_of({"physics.target": TARGET})
     check_targets(config, trusted=("evil_parts",))
@@ -142,7 +222,7 @@ def test_what_satisfies_no_protocol_is_never_called(tmp_path, monkeypatch, part,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", [*NEVER, "evil_parts:TEXT", "evil_parts.Ear", 5, None])
+@pytest.mark.parametrize("path", [*NEVER, *NEARLY, "evil_parts:TEXT", "evil_parts.Ear", 5, None])
 def test_nor_where_it_is_nested(evil, path):
     before = set(evil.iterdir())
     for build_it in (
@@ -167,9 +247,11 @@ def test_nor_where_it_is_nested(evil, path):
     ):
         with pytest.raises(ValueError):  # noqa: PT011  # each has words of its own
             build_it()
+    assert path not in NEARLY or not (evil / "imported").exists()
     if isinstance(path, str):
         with pytest.raises((ValueError, ImportError)):
             NnxLearner(path).init({}, jnp.ones((1, 2, 3)), train=False)
+    assert path not in NEARLY or not (evil / "imported").exists()
     assert {p for p in evil.iterdir() if p.name not in ("__pycache__", "imported")} == before
 
 
