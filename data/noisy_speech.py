@@ -6,6 +6,7 @@ Words and splits are those of Speech Commands, hence by speaker. The noise comes
 
 import dataclasses
 import hashlib
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from data.torchaudio_compat import load_torchaudio
 from data.transforms import Item, Transform, build, read_noise
 
 _BEFORE_NOISE = ("shift", "gain")
+_NAMED = 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class NoisySpeech(AudioSource):
         noise_seed: decides the noise of validation and test.
         held_out: recordings of noise by name, without `.wav`: those of "validation" and of "test",
             and those "unused"; all others are for training. Where files are cut from longer
-            recordings, all of one must be named together. If the corpus has none of these names, a
-            fifth each is held out, by a hash of the name.
+            recordings, all of one must be named together. Names that the corpus lacks are logged;
+            if it has none of these names, a fifth each is held out, by a hash of the name.
     """
 
     sample_rate_hz: int | float = FILE_RATE_HZ
@@ -79,6 +81,13 @@ class NoisySpeech(AudioSource):
                 f"{dict(self.held_out)}; name each in one list"
             )
         _ = self.class_names, self.transforms  # whatever is wrong with them is said now
+        there = {pathlib.Path(file).stem for file in self._speech.noise_files}
+        if absent := sorted(set(names) - there):
+            logging.getLogger(__name__).warning(
+                "held_out: of %d names %d are of no recording in _background_noise_: %s%s",
+                *(len(names), len(absent), ", ".join(absent[:_NAMED])),
+                ", ..." if len(absent) > _NAMED else "",
+            )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -108,7 +117,13 @@ class NoisySpeech(AudioSource):
 
     def dataset(self, split: str) -> "NoisyClips":
         """Returns the words of "train" (not mixed yet), "validation" or "test", in noise."""
-        seed = None if split == "train" else (self.noise_seed, SPLITS.index(split))
+        if split != "train":
+            return self.evaluation_dataset(split)
+        return NoisyClips(self._speech.dataset(split), self._mix(split), None)
+
+    def evaluation_dataset(self, split: str) -> "NoisyClips":
+        """Returns the words of a split in noise that belongs to them, those of "train" too."""
+        seed = self.noise_seed, SPLITS.index(split)
         return NoisyClips(self._speech.dataset(split), self._mix(split), seed)
 
     @property
@@ -167,7 +182,7 @@ class NoiseMix:
             )
 
     def __call__(self, item: Item, rng: np.random.Generator) -> Item:
-        """Returns the item with noise in `audio`; silence stays silent, with weight 0."""
+        """Returns the item with noise in `audio`; of silent words or noise, as it is, weight 0."""
         clean, length = item["audio"], int(item["lengths"])
         snr_db = rng.uniform(self.low_snr_db, self.high_snr_db)
         recording = read_noise(
@@ -180,12 +195,11 @@ class NoiseMix:
             for b, a in ends:
                 noise = signal.lfilter([1.0, b], [1.0, a], noise)
             noise = np.asarray(noise, np.float32)
-        if not clean[:length].any():
-            # Of nothing nothing can be brought back, and ratios to it are infinite.
+        if not all(np.sum(np.square(sound)) > 0 for sound in (clean[:length], noise)):
+            # Ratios to nothing are infinite, whether nothing is to be heard or nothing in its way.
             return item | {"clean": clean, "weights": np.asarray(0, np.float32)}
         noisy = clean.copy()
-        if noise.any():
-            noisy[:length] = _mixed(clean[:length], noise, snr_db)
+        noisy[:length] = _mixed(clean[:length], noise, snr_db)
         return item | {"audio": noisy, "clean": clean}
 
 
@@ -244,8 +258,9 @@ def shared_out(
     if not stems & {name for share in held_out.values() for name in share}:
         by_hash = sorted(files, key=_hash)
         size = max(1, len(files) // 5) if len(files) >= len(SPLITS) else 0
+        by_hash = [pathlib.Path(file).stem for file in by_hash]
         held_out = {"validation": by_hash[:size], "test": by_hash[size : 2 * size]}
-    split_of = {pathlib.Path(name).stem: split for split in held_out for name in held_out[split]}
+    split_of = {name: split for split in held_out for name in held_out[split]}
     shares: dict[str, list[str]] = {split: [] for split in (*SPLITS, "unused")}
     for file in sorted(files):
         shares[split_of.get(pathlib.Path(file).stem, "train")].append(file)

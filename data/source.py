@@ -46,8 +46,8 @@ class AudioSource(abc.ABC):
 
     The config's `data.target` is called with `root`, `sample_rate_hz` and `data.kwargs`. A class of
     one's own need not inherit from this one, if it has `sample_rate_hz`, `num_samples`,
-    `class_names`, `dataset` and, if it augments, `transforms`. Its `dataset` may return batches
-    made elsewhere, see `data.Batches`.
+    `class_names`, `dataset` and, if it augments, `transforms`; `evaluation_dataset` may be left
+    out. Its `dataset` may return batches made elsewhere, see `data.Batches`.
 
     Attributes:
         root: folder of the corpus.
@@ -96,6 +96,10 @@ class AudioSource(abc.ABC):
     @abc.abstractmethod
     def dataset(self, split: str) -> ItemDataset:
         """Returns the split "train", "validation" or "test"; always in the same order."""
+
+    def evaluation_dataset(self, split: str) -> ItemDataset:
+        """Returns a split as it is judged: with all of the task that is left to transforms."""
+        return self.dataset(split)
 
     def clips(
         self,

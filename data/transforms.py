@@ -172,7 +172,7 @@ def _mix(item: Item, noise: np.ndarray, snr_db: int | float) -> Item:
 
 @functools.lru_cache(maxsize=64)
 def read_noise(file: str, file_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
-    """Returns a recording of noise, decoded once in each process."""
+    """Returns a recording of noise; each process keeps the 64 that it used last."""
     longest = resampled_length(round(_LONGEST_NOISE_S * file_rate_hz), file_rate_hz, sample_rate_hz)
     try:
         return read_clip(

@@ -80,7 +80,8 @@ def training_loader(
 
 def evaluation_loader(experiment: Experiment, split: str) -> Loader | IterableLoader:
     """A loader that passes once, in order, over a split each time it is iterated."""
-    dataset = experiment.source.dataset(split)
+    source = experiment.source
+    dataset = getattr(source, "evaluation_dataset", source.dataset)(split)
     options = {"batch_size": experiment.config.batch_size, "seed": experiment.config.seed}
     if not holds_items(dataset):
         return IterableLoader(dataset, repeat=False, **options)

@@ -121,6 +121,24 @@ def test_recordings_are_held_out_by_name(noisy_root):
             NoisySpeech(root=str(noisy_root), held_out=wrong)
 
 
+def test_names_with_dots_stay_apart():
+    names = ["wind.2.wav", "wind.wav", "rain.wav"]
+    shares = shared_out(names, {"test": ("wind.2",), "validation": ("rain",)})
+    assert shares["train"] == ("wind.wav",)
+    assert shares["test"] == ("wind.2.wav",)
+    by_hash = shared_out(["a.1.wav", "a.2.wav", "a.3.wav"], {})
+    assert [len(by_hash[split]) for split in SPLITS] == [1, 1, 1]
+
+
+def test_names_that_are_not_there_are_logged(noisy_root, caplog):
+    held_out = {"validation": ("hum", "hun"), "test": ("rain",)}
+    NoisySpeech(root=str(noisy_root), held_out=held_out)
+    assert "of 3 names 1 are of no recording in _background_noise_: hun" in caplog.text
+    caplog.clear()
+    NoisySpeech(root=str(noisy_root), held_out={"validation": ("hum",), "test": ("rain",)})
+    assert not caplog.text
+
+
 def test_speakers_are_unseen(source):
     speakers = {
         split: {pathlib.Path(name).name[:8] for name in source.dataset(split).clips.names}
@@ -141,6 +159,17 @@ def test_evaluation_is_the_same_every_time(source, noisy_root):
     first, second = (list(loader(source, "test")) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_training_words_are_judged_in_noise_of_their_own(source):
+    """What training hears them in is drawn anew, and `dataset` gives them without."""
+    judged = source.evaluation_dataset("train")
+    assert set(judged.mix.files) == set(source.noise_files("train"))
+    for index in range(3):
+        item, again = judged[index], source.evaluation_dataset("train")[index]
+        assert -5.01 < ratio_db(item) < 10.01
+        assert item["audio"].tobytes() == again["audio"].tobytes()
+        assert item["clean"].tobytes() == source.dataset("train")[index]["audio"].tobytes()
 
 
 def test_training_depends_on_seed_epoch_and_index_alone(source):
@@ -173,7 +202,7 @@ def test_pairs_cross_the_bridge_without_a_copy(source):
     assert batch["clean"].shape == batch["audio"].shape == (4, 16_000)
 
 
-def test_silence_is_left_out_and_silent_noise_adds_nothing(tmp_path, write_clip):
+def test_silent_words_and_silent_noise_are_left_out(tmp_path, write_clip):
     import soundfile
 
     silent = tmp_path / "silent.wav"
@@ -188,7 +217,15 @@ def test_silence_is_left_out_and_silent_noise_adds_nothing(tmp_path, write_clip)
     item["audio"][:40] = 0.1
     assert loud(item, np.random.default_rng(0))["weights"] == 1
     quiet = NoiseMix((str(silent),), 16_000, 16_000, 0.0, 0.0)
-    np.testing.assert_array_equal(quiet(item, np.random.default_rng(0))["audio"], item["audio"])
+    pair = quiet(item, np.random.default_rng(0))
+    np.testing.assert_array_equal(pair["audio"], item["audio"])
+    assert pair["weights"] == 0
+    # So soft that its energy is none in float32: no gain brings it to a ratio.
+    soundfile.write(tmp_path / "soft.wav", np.full(100, 1e-30), 16_000, subtype="FLOAT")
+    soft = dataclasses.replace(quiet, files=(str(tmp_path / "soft.wav"),))
+    pair = soft(item, np.random.default_rng(0))
+    np.testing.assert_array_equal(pair["audio"], item["audio"])
+    assert pair["weights"] == 0
 
 
 def test_colour_bends_the_noise_of_training_alone(noisy_root):

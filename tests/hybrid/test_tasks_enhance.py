@@ -9,6 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.noisy_speech import NoisySpeech
+from hybrid.build import Experiment
+from hybrid.config import default_config
+from hybrid.parts import evaluation_loader
 from hybrid.tasks_enhance import Enhancement
 from learners import MaskNet
 from physics.carfac import Carfac
@@ -208,6 +212,16 @@ def test_examples_are_sounds_and_pictures(batch):
     assert noisy.max() - noisy.min() <= 80.01
     # The tone of 0.3 radians a sample, counted from the highest bin down.
     assert abs(int(noisy.mean(axis=0).argmax()) - (120 - round(0.3 / np.pi * 120))) <= 1
+
+
+def test_training_words_are_judged_in_noise(noisy_root):
+    """Noise is the loader's in training; without it, nothing would be left to be enhanced."""
+    source, task = NoisySpeech(root=str(noisy_root)), make()
+    experiment = Experiment(default_config(), task.physics, task.learner, task, source)
+    judged = next(iter(evaluation_loader(experiment, "train")))
+    there = judged["weights"] > 0
+    assert there.any()
+    assert (judged["audio"] != judged["clean"])[there].any(dim=1).all()
 
 
 def test_settings_that_do_not_fit(batch):
