@@ -180,12 +180,6 @@ def check_config(config: ConfigDict) -> None:
             f"config.nonfinite.policy must be one of {', '.join(NONFINITE_POLICIES)}, got "
             f"{config.nonfinite.policy!r}"
         )
-    if config.nonfinite.policy == "roll_back" and config.keep_checkpoints < 2:
-        raise ValueError(
-            "config.keep_checkpoints must be at least 2 for nonfinite.policy='roll_back', got "
-            f"{config.keep_checkpoints}: a checkpoint that a signal brings about may not take the "
-            "place of the one to go back to"
-        )
     timeout_s = config.data.timeout_s
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
         raise ValueError(

@@ -19,7 +19,7 @@ from hybrid.disk import full_disk_explained
 from hybrid.evaluation import evaluate
 from hybrid.parts import evaluation_loader, evaluation_metrics, start, training_loader
 from hybrid.progress import Progress
-from hybrid.recovery import examine, last_due
+from hybrid.recovery import due_steps, examine, last_due
 from hybrid.signals import HeldSignals, RunStopped, StopRequested
 from hybrid.state import HybridState
 from hybrid.step import make_step
@@ -310,7 +310,10 @@ class _Fit:
         # Where a run that took over another one's leaves began is needed to say what it learned.
         protected = [0] if self.book.origin else []
         protected += [self.book.best["step"]] if self.book.best else []
-        self.checkpoints.save(int(self.state.step), self.state, extras, protected)
+        # The one to go back to: others, of a better evaluation or a signal, must not push it out.
+        step, every = int(self.state.step), self.config.checkpoint_every_steps
+        protected += due_steps([*self.checkpoints.steps(), step], every, step)[-1:]
+        self.checkpoints.save(step, self.state, extras, protected)
         self.unsaved = False
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,17 @@ def last_due(
         every: steps between those that are due.
         step: where the run is.
     """
-    for found in reversed(checkpoints.steps()):
-        if found <= step and (found == 0 or (every and found % every == 0)):
-            try:
-                return checkpoints.restore(like, found)
-            except CheckpointDamaged as error:
-                logging.warning("%s", error)
+    for found in sorted(due_steps(checkpoints.steps(), every, step), reverse=True):
+        try:
+            return checkpoints.restore(like, found)
+        except CheckpointDamaged as error:
+            logging.warning("%s", error)
     return None
+
+
+def due_steps(steps: Iterable[int], every: int, step: int) -> list[int]:
+    """Returns those of `steps` up to `step` that a run may go back to: every so many, and 0."""
+    return [n for n in steps if n <= step and (n == 0 or (every and n % every == 0))]
 
 
 def clip_names(experiment: Experiment, batch: dict[str, Any]) -> list[str | None] | None:

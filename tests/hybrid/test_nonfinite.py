@@ -1,8 +1,10 @@
 """A step that is not finite: found, saved, replayed; the run stops, skips or goes back exactly."""
 
+import importlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from hybrid.writers import read_rows, without_clock
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOYS = ("toy_parts", "fault_parts")
+# The package has the function of this name.
+LOOP = importlib.import_module("hybrid.fit")
 POISONED = 5
 
 
@@ -170,8 +174,23 @@ def test_too_many_are_an_error(config, tmp_path):
         hybrid.fit(config, tmp_path)
 
 
-def test_going_back_needs_two_checkpoints(config, tmp_path):
-    config.nonfinite.policy = "roll_back"
-    config.keep_checkpoints = 1
-    with pytest.raises(ValueError, match="keep_checkpoints must be at least 2"):
+@pytest.mark.parametrize("others", ["better evaluations", "ends"])
+def test_no_other_checkpoint_pushes_out_the_one_to_go_back_to(
+    config, tmp_path, monkeypatch, caplog, others
+):
+    config.nonfinite.policy, config.nonfinite.limit, config.nonfinite.keep = "roll_back", 1, 0
+    config.checkpoint_every_steps, config.keep_checkpoints = 12, 1
+    config.data.kwargs = {}
+    if others == "better evaluations":
+        config.eval_every_steps, config.checkpoint_best_metric = 1, "loss"
+        falling = iter(np.linspace(1.0, 0.0, 40).tolist())
+        monkeypatch.setattr(LOOP, "evaluate", lambda *_: {"loss": next(falling)})
+    for config.num_steps in (13, 15):
         hybrid.fit(config, tmp_path)
+    config.num_steps, config.data.kwargs = 24, {"poisoned": POISONED}
+    with (
+        caplog.at_level("WARNING", logger="absl"),
+        pytest.raises(NonFiniteError, match=r"nonfinite\.limit=1"),
+    ):
+        hybrid.fit(config, tmp_path, allow_config_change=True)
+    assert re.search(r"back from step \d+ to step 12", caplog.text)
