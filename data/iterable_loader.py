@@ -103,7 +103,10 @@ class IterableLoader:
                 )
             batch, copied = self._complete(raw, self._batch)
             self._check(batch)
-        except IterableError:
+        except StopIteration:
+            raise
+        except BaseException:
+            # A generator that has raised is dead, and would look like one that is at its end.
             self.close()
             raise
         assert self._pass is not None

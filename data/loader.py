@@ -223,6 +223,8 @@ class Loader:
         while True:
             try:
                 return next(self._stream)
+            except StopIteration as error:
+                raise self._ended(error) from None
             except (RuntimeError, OSError, EOFError) as error:
                 trouble = self._trouble(error, time.monotonic() < deadline)
                 if trouble is None:
@@ -230,6 +232,10 @@ class Loader:
                     raise
                 if not trouble:
                     continue
+            except BaseException:
+                # Of the data set, say: torch would go on behind the batch that it has lost.
+                self.close()
+                raise
             # A worker that hangs would make `close` wait for it; nothing of theirs is needed.
             for worker in getattr(self._stream, "_workers", ()):
                 worker.kill()
@@ -241,8 +247,8 @@ class Loader:
         reading = self._reading
         try:
             return within(lambda: next(stream), self._timeout_s, lambda: int(reading[0]))
-        except StopIteration:
-            raise
+        except StopIteration as error:
+            raise self._ended(error) from None
         except TooLateError:
             message = (
                 f"an item must be read within timeout_s={self._timeout_s:g} s; this one was not: "
@@ -254,6 +260,16 @@ class Loader:
             # What was being read is lost to this stream; a new one starts at the same position.
             self.close()
             raise
+
+    def _ended(self, error: StopIteration) -> Exception:
+        """Returns the end of a pass, or what to say of one that comes too early."""
+        if not self._order.repeat and self._batch >= self.batches_per_epoch:
+            return error
+        self.close()
+        return LoaderError(
+            f"an item must be given or refused by an error of its own; batch {self._batch} of "
+            f"epoch {self._epoch} met StopIteration; look for a `next` that finds nothing"
+        )
 
     def _trouble(self, error: Exception, patient: bool) -> str | None:
         """Returns what to say of an error: nothing if it is not about workers, "" to wait on."""

@@ -18,14 +18,14 @@ import numpy as np
 
 from data import Loader, LoaderError
 
-STUCK = 57
+STUCK, LACKING = 57, 23
 
 
 class Clips:
     """100 clips whose labels tell whether the process that made them holds jax."""
 
-    def __init__(self, stuck: bool = False):
-        self.stuck = stuck
+    def __init__(self, stuck: bool = False, lacking: bool = False):
+        self.stuck, self.lacking = stuck, lacking
 
     def __len__(self) -> int:
         return 100
@@ -36,6 +36,8 @@ class Clips:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         if self.stuck and index == STUCK:
             time.sleep(600)
+        if self.lacking and index == LACKING:
+            raise KeyError(index)
         held = any(name.split(".")[0] in ("jax", "jaxlib", "flax") for name in sys.modules)
         return {
             "audio": np.full(50, index, np.float32),
@@ -94,6 +96,14 @@ def faults() -> dict:
                 next(loader)
         except LoaderError as error:
             result["stuck"] = {"message": str(error), "batch": loader.position()["batch"]}
+    with Loader(Clips(lacking=True), batch_size=10, shuffle=False, num_workers=1) as loader:
+        ids, errors = [], []
+        for _ in range(4):
+            try:
+                ids.append(int(next(loader)["ids"][0]))
+            except KeyError as error:
+                errors.append(str(error))
+        result["lacking"] = {"ids": ids, "errors": errors, "batch": loader.position()["batch"]}
     with make("forkserver") as loader:
         for _ in range(10):
             next(loader)

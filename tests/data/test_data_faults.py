@@ -230,6 +230,19 @@ def test_what_is_interrupted_comes_again(make, monkeypatch):
     assert seen == whole
 
 
+@pytest.mark.parametrize("repeat", [True, False])
+def test_an_item_without_a_next_is_not_the_end_of_a_pass(make, monkeypatch, repeat):
+    original = ClipDataset._samples
+
+    def empty(self, index):
+        return original(self, index) if index != BAD else next(iter(()))
+
+    monkeypatch.setattr(ClipDataset, "_samples", empty)
+    with make(repeat=repeat) as loader, pytest.raises(LoaderError, match="met StopIteration"):
+        for _ in loader:
+            pass
+
+
 def test_resampling_that_overflows_is_a_bad_file(tmp_path):
     from data.audio_files import read_clip
 

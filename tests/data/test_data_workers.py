@@ -42,6 +42,10 @@ def test_failing_workers_are_named_and_nothing_is_lost():
     assert told["stuck"]["batch"] == 5
     assert "batch 5 of epoch 0; none came within 1 s" in told["stuck"]["message"]
     assert "worker 1: clip 57" in told["stuck"]["message"]
+    lacking = told["lacking"]
+    assert (lacking["ids"], lacking["batch"]) == ([0, 10], 2)
+    assert len(lacking["errors"]) == 2
+    assert all("KeyError: 23" in text for text in lacking["errors"])
     assert (told["interrupted"]["epoch"], told["interrupted"]["batch"]) == (31, 0)
     assert "a worker died" in told["killed"]
     stopped_at, first_clip = told["again"]
