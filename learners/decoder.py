@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from learners.masking import masked_mean
+from learners.masking import held, masked_mean
 from learners.normalise import normalised
 
 # Quieter than anything that is heard; loudness is measured from here, in units of this range.
@@ -53,6 +53,7 @@ class Decoder(nn.Module):
         *,
         train: bool,
         mask: Bool[Array, "batch frames"] | None = None,
+        timbre_mask: Bool[Array, "batch frames"] | None = None,
     ) -> dict[str, Float[Array, "batch frames size"]]:
         """Returns `[batch, frames, size]` for each control.
 
@@ -63,6 +64,8 @@ class Decoder(nn.Module):
             sizes: numbers a frame of each control, by name.
             train: whether to normalise features by the statistics of the batch.
             mask: which frames are valid; all of them if not given.
+            timbre_mask: which frames of the timbre are, where it is of another sound: beyond its
+                end its last z is held. As `mask` if not given.
         """
         mask = jnp.ones(f0_hz.shape, bool) if mask is None else mask
         hertz = jnp.maximum(f0_hz, jnp.full_like(f0_hz, 8))
@@ -71,7 +74,10 @@ class Decoder(nn.Module):
         loudness = loudness_db / _LOUDNESS_RANGE_DB + 1
         parts = [self._perceptron(x[..., None]) for x in (pitch, loudness)]
         if self.latent_size:
-            parts.append(self._perceptron(self._timbre(timbre, mask, train)))
+            z = self._timbre(timbre, mask if timbre_mask is None else timbre_mask, train)
+            if timbre_mask is not None:
+                z = held(z, timbre_mask)
+            parts.append(self._perceptron(z))
         recurrent = nn.RNN(nn.GRUCell(self.width, param_dtype=f0_hz.dtype))
         hidden: Array = recurrent(jnp.concatenate(parts, axis=-1))  # pyright: ignore[reportAssignmentType]
         hidden = self._perceptron(jnp.concatenate([hidden, *parts[:2]], axis=-1))

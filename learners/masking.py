@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 
@@ -30,6 +31,18 @@ def zero_padding(
 ) -> Float[Array, "batch frames *rest"]:
     """Returns `x` with zeros in place of the frames that are not valid, NaN among them."""
     return jnp.where(_expand(mask, x), x, jnp.zeros_like(x))
+
+
+def held(
+    x: Float[Array, "batch frames *rest"], mask: Bool[Array, "batch frames"]
+) -> Float[Array, "batch frames *rest"]:
+    """Returns `x` with the last valid frame before in place of each that is not valid.
+
+    Frames before the first valid one are the first frame, whatever that is.
+    """
+    numbers = jnp.arange(mask.shape[1], dtype=jnp.int32)[None]
+    latest = lax.cummax(jnp.where(mask, numbers, 0), axis=1)
+    return jnp.take_along_axis(x, latest.reshape(latest.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
 def random_stripes(

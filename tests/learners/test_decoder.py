@@ -26,8 +26,8 @@ def made():
 
 
 @partial(jax.jit, static_argnames="net")
-def decode(variables, *heard, net=NET, mask=None):
-    return net.apply(variables, *heard, SIZES, train=False, mask=mask)
+def decode(variables, *heard, net=NET, **masks):
+    return net.apply(variables, *heard, SIZES, train=False, **masks)
 
 
 def test_sizes_by_name(made):
@@ -72,3 +72,21 @@ def test_one_timbre_for_a_clip(made):
     assert np.all(np.any(outputs[0] != outputs[2], axis=(1, 2)))
     # The first frame hears of the fourth.
     assert np.any(outputs[0][:, 0] != outputs[2][:, 0])
+
+
+@pytest.mark.parametrize("whole_clip", [False, True])
+def test_the_timbre_of_a_shorter_sound_is_held(made, whole_clip):
+    variables, *heard, timbre = made
+    net = NET.clone(whole_clip=whole_clip)
+    lent = jnp.arange(7)[None] < jnp.array([[4], [2]])
+
+    def harmonics(timbre):
+        given = {"mask": jnp.ones((2, 7), bool), "timbre_mask": lent}
+        return decode(variables, *heard, timbre, net=net, **given)["harmonics"]
+
+    before = harmonics(timbre)
+    np.testing.assert_array_equal(harmonics(jnp.where(lent[..., None], timbre, jnp.nan)), before)
+    # What its last frame says goes on to be heard.
+    last = jnp.zeros(timbre.shape).at[0, 3].set(1.0)
+    after = harmonics(timbre + last)
+    assert np.all(np.any(after[0, 3:] != before[0, 3:], axis=-1))
