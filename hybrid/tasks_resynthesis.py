@@ -13,6 +13,7 @@ from hybrid.tasks import Aux, Batch, Task, Tree, cast_floats
 from physics.audio import check_floating
 from physics.base import frame_mask, sample_mask
 from physics.pitch import PitchLoudness
+from physics.pitch.loudness import WINDOW_S
 
 _SIZES = (2048, 1024, 512, 256, 128, 64)
 DDSP_LOSS: Mapping[str, Any] = {
@@ -71,17 +72,27 @@ class Resynthesis(Task):
         if not isinstance(self.losses, WeightedSum):
             built = build_losses(self.losses, self.physics.sample_rate_hz)
             object.__setattr__(self, "losses", built)
-        _ = self.pitch_loudness
+        try:
+            _ = self.pitch_loudness
+        except ValueError as error:
+            raise ValueError(
+                f"pitch must be measurable once a hop, got min_hz={self.min_hz:g}, max_hz="
+                f"{self.max_hz:g} and hops of {self.physics.hop_samples} samples: give the physics "
+                f"a smaller hop_s, or take a lower min_hz, whose period is half of the window "
+                f"({error})"
+            ) from error
 
     @property
     def pitch_loudness(self) -> PitchLoudness:
         """What measures pitch and loudness, where the frames of the synthesiser end."""
         rate_hz = self.physics.sample_rate_hz
+        hop_s = self.physics.hop_samples / rate_hz
         return PitchLoudness(
             sample_rate_hz=rate_hz,
-            hop_s=self.physics.hop_samples / rate_hz,
+            hop_s=hop_s,
             min_hz=self.min_hz,
             max_hz=min(self.max_hz, rate_hz / 8),
+            window_s=max(WINDOW_S, 2 * hop_s),
             centred=True,
         )
 
@@ -153,12 +164,14 @@ class Resynthesis(Task):
             learner_params: parameters of `learner`.
             learner_collections: its other collections.
             heard: as from `hear`; pitch and loudness of one sound and timbre of another make the
-                second play what the first does.
+                second play what the first does. The mask of that other one is then given as
+                `timbre_mask`: sounds may be of different lengths.
             train: whether this is a training step.
             counts: which rows count, bool [batch]; all if None.
         """
         mask = heard["mask"]
         mask = mask if counts is None else mask & counts[:, None]
+        others = {name: heard[name] for name in ("timbre_mask",) if name in heard}
         controls, collections = self.learner.apply(
             {"params": learner_params, **learner_collections},
             heard["f0_hz"],
@@ -168,6 +181,7 @@ class Resynthesis(Task):
             train=train,
             mask=mask,
             mutable=list(learner_collections) if train else [],
+            **others,
         )
         return {"f0_hz": heard["f0_hz"], **controls}, collections
 

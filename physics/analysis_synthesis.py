@@ -20,11 +20,11 @@ class AnalysisSynthesis(Physics):
     The params are {"front": ..., "synth": ...}.
 
     From a config: `physics.target="physics.analysis_synthesis:AnalysisSynthesis"`,
-    `physics.kwargs={"front": {"target": "physics.carfac:Carfac", "hop_s": 0.008}}`.
+    `physics.kwargs={"hop_s": 0.008, "front": {"target": "physics.carfac:Carfac"}}`.
 
     Attributes:
       sample_rate_hz: samples of audio per second.
-      hop_s: seconds per frame; what settings below leave open is given this value.
+      hop_s: seconds per frame; settings below that have such a field and leave it open get it.
       front: a physics module, or its settings, of which "target" is its import path.
       synth: a synthesiser, or its settings, likewise: a physics module whose `apply` takes controls
         and that has `control_sizes`.
@@ -38,11 +38,11 @@ class AnalysisSynthesis(Physics):
     def __post_init__(self):
         hop = max(1, round(self.hop_s * float(self.sample_rate_hz)))
         front, synth = self.front or {}, self.synth or {}
-        if not front:
-            front = {"hop_s": self.hop_s}
         if isinstance(synth, Mapping):
             synth = {"hop_samples": hop} | dict(synth)
-        object.__setattr__(self, "front", built(front, _FRONT, self.sample_rate_hz))
+        object.__setattr__(
+            self, "front", built(front, _FRONT, self.sample_rate_hz, {"hop_s": self.hop_s})
+        )
         object.__setattr__(self, "synth", built(synth, _SYNTH, self.sample_rate_hz))
         if not hasattr(self.synth, "control_sizes"):
             raise ValueError(

@@ -90,6 +90,25 @@ def test_pitch_is_measured_or_known(started):
     np.testing.assert_array_equal(known[1], [400] * 10 + [0] * 5)
 
 
+def test_nothing_behind_the_end_of_a_lender_is_heard(started):
+    batch, trees = started
+    physics, learner, collections = trees
+
+    @quickly
+    def controls(lending):
+        lent, heard = TASK.hear(physics, lending), TASK.hear(physics, batch)
+        heard |= {"timbre": lent["timbre"], "timbre_mask": lent["mask"]}
+        return TASK.decode(learner, collections, heard)[0]["noise"]
+
+    halves = batch | {"lengths": jnp.full(3, 600, jnp.int32), "audio": batch["audio"][::-1]}
+    before = controls(halves)
+    after = controls(halves | {"audio": halves["audio"].at[:, 600:].set(0.7)})
+    np.testing.assert_array_equal(after, before)
+    # Half of it is heard to the end of what is played.
+    other = controls(halves | {"audio": halves["audio"].at[:, 500:600].set(0.7)})
+    assert np.all(np.any(other[0, 7:] != before[0, 7:], axis=-1))
+
+
 def test_evaluation_is_the_same_always(started):
     batch, trees = started
     evaluate = quickly(lambda *trees: TASK.loss(*trees, batch, None, False)[0])
@@ -135,4 +154,34 @@ def test_any_front_end_will_do():
     )
     assert set(other.specs()["front"]) >= {"car", "ihc", "agc"}
     assert other.num_frames(1230) == 15
-    hash(dataclasses.replace(TASK, physics=other))
+    task = dataclasses.replace(TASK, physics=other)
+    hash(task)
+    batch = {"audio": jnp.zeros((2, 1230)), "lengths": jnp.array([1230, 800], jnp.int32)}
+    batch["weights"] = jnp.ones(2)
+    trees = jax.eval_shape(task.init, jax.random.key(0), batch)
+    loss, aux = jax.eval_shape(
+        lambda *trees: task.loss(*trees, batch, jax.random.key(0), True), *trees
+    )
+    assert loss.shape == ()
+    assert aux["outputs"]["estimate"].shape == (2, 1230)
+
+
+def test_a_front_end_is_given_the_hop_where_it_takes_one():
+    given = {"sample_rate_hz": RATE_HZ, "hop_s": 0.012}
+    assert AnalysisSynthesis(**given, front={"n_mels": 6}).hop_samples == 96
+    carfac = {"target": "physics.carfac:Carfac"}
+    assert AnalysisSynthesis(**given, front=carfac).front.hop_s == 0.012
+    # This one has no such field, and is made of one that hops otherwise.
+    stack = {"target": "physics.compose:Compose", "front": {"hop_s": 0.01}, "stages": ()}
+    with pytest.raises(ValueError, match="96"):
+        AnalysisSynthesis(**given, front=stack)
+
+
+def test_hops_of_any_length_have_a_loudness():
+    def task(hop_s):
+        return dataclasses.replace(TASK, physics=AnalysisSynthesis(RATE_HZ, hop_s), min_hz=60)
+
+    assert task(0.008).pitch_loudness.window_s == 0.032
+    assert task(0.02).pitch_loudness.window_s == 0.04
+    with pytest.raises(ValueError, match=r"min_hz=60.*smaller hop_s"):
+        task(0.05)
