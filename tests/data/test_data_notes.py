@@ -126,15 +126,26 @@ def test_what_is_wrong_is_said(recorded, tmp_path):
         source.dataset("train")[0]
 
 
-def fake_npm(folder: pathlib.Path, members: dict[str, bytes]) -> None:
-    """An npm that answers `pack` with an archive of these members."""
+def fake_npm(
+    folder: pathlib.Path,
+    members: dict[str, bytes],
+    links: dict[str, str] | None = None,
+    also: str = "",
+) -> None:
+    """An npm that answers `pack` with an archive of these members, and keeps what it was asked."""
     with tarfile.open(folder / "made.tgz", "w:gz") as tar:
+        for name, target in (links or {}).items():
+            for kind, suffix in ((tarfile.SYMTYPE, ".mp3"), (tarfile.LNKTYPE, ".ogg")):
+                info = tarfile.TarInfo(name + suffix)
+                info.type, info.linkname = kind, target
+                tar.addfile(info)
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     npm = folder / "npm"
-    npm.write_text(f'#!/bin/sh\ncp "{folder}/made.tgz" ./package-1.0.0.tgz\n')
+    asked = f'echo "$@" > "{folder}/asked"'
+    npm.write_text(f'#!/bin/sh\n{asked}\ncp "{folder}/made.tgz" ./package-1.0.0.tgz\n{also}\n')
     npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
 
 
@@ -151,6 +162,41 @@ def test_packages_are_fetched_whole(tmp_path, bin_folder):
     fetch("violin", tmp_path / "root")
     assert {p.name for p in (tmp_path / "root").iterdir()} == {package("violin")}
     assert (tmp_path / "root" / package("violin") / "A4.mp3").read_bytes() == b"x"
+
+
+def test_packages_are_of_one_version(tmp_path, bin_folder):
+    fake_npm(bin_folder, {"package/A4.mp3": b"x"})
+    for name, asked in (("flute", "-flute-mp3@1.1.2"), ("cello", "-cello-mp3@1.1.1")):
+        fetch(name, tmp_path / "root")
+        assert (bin_folder / "asked").read_text().rstrip().endswith(asked)
+    fetch("harp", tmp_path / "root")
+    assert (bin_folder / "asked").read_text().rstrip().endswith("-harp-mp3")
+
+
+def test_only_notes_and_their_papers_are_unpacked(tmp_path, bin_folder):
+    names = ("A4.mp3", "README.md", "LICENSE", "index.js", "deep/B4.mp3", "package.json")
+    members = {f"package/{name}": b"x" for name in names}
+    fake_npm(bin_folder, members, links={"package/C4": "A4.mp3", "package/D4": "/etc/passwd"})
+    fetch("violin", tmp_path / "root")
+    folder = tmp_path / "root" / package("violin")
+    assert {p.name for p in folder.rglob("*")} == {"A4.mp3", "README.md", "LICENSE"}
+    assert all(p.is_file() and not p.is_symlink() for p in folder.iterdir())
+
+
+def test_packages_that_are_far_too_large(tmp_path, bin_folder):
+    fake_npm(bin_folder, {"package/A4.mp3": bytes(65 * 1024**2)})
+    with pytest.raises(DataRootError, match="bytes at most"):
+        fetch("violin", tmp_path / "root")
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_another_process_may_be_faster(tmp_path, bin_folder):
+    there = tmp_path / "root" / package("violin")
+    also = f'mkdir -p "{there}"; echo theirs > "{there}/A4.mp3"'
+    fake_npm(bin_folder, {"package/A4.mp3": b"x"}, also=also)
+    fetch("violin", tmp_path / "root")
+    assert (there / "A4.mp3").read_text() == "theirs\n"
+    assert [p.name for p in (tmp_path / "root").iterdir()] == [there.name]
 
 
 @pytest.mark.parametrize(
