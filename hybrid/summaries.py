@@ -61,7 +61,7 @@ def _write_examples(writer: Any, step: int, task: Any, state: Any, batch: Any) -
     )
     sounds = {name: sound[: lengths[rows[0]]] for name, sound in sounds.items()}
     # One gain for all of them: they are there to be compared.
-    peak = max(1.0, *(float(np.max(np.abs(sound))) for sound in sounds.values()))
+    peak = max([1.0, *(float(np.max(np.abs(sound))) for sound in sounds.values())])
     for name, sound in sounds.items():
         writer.audio(step, f"audio/{name}", sound / peak, task.physics.sample_rate_hz)
     for name, picture in pictures.items():
@@ -69,7 +69,10 @@ def _write_examples(writer: Any, step: int, task: Any, state: Any, batch: Any) -
 
 
 def features_image(features: np.ndarray) -> np.ndarray:
-    """Turns features [frames, channels] into an image [height, width, 3], high channels on top."""
+    """Turns features [frames, channels] into an image [height, width, 3], first channel on top.
+
+    That is the highest of a cochlea, and the lowest of a mel spectrogram.
+    """
     from matplotlib import colormaps
 
     low, high = np.min(features, initial=np.inf), np.max(features, initial=-np.inf)

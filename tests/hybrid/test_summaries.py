@@ -70,3 +70,17 @@ def test_nothing_is_shown_of_a_batch_without_a_clip():
         assert not recorder.sounds
         assert not recorder.pictures
     write_examples(Recorder(), 5, object(), STATE, [batch()])
+
+
+class Silent(Doubling):
+    """A task that has something to show, and nothing to be heard."""
+
+    def examples(self, physics_params, learner_params, learner_collections, batch):
+        return {}, super().examples(physics_params, (), (), batch)[1]
+
+
+def test_a_task_without_sounds_shows_its_pictures():
+    recorder = Recorder()
+    write_examples(recorder, 5, Silent(), STATE, [batch()])
+    assert not recorder.sounds
+    assert set(recorder.pictures) == {"steps"}
