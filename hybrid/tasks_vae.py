@@ -18,12 +18,14 @@ _SCHEDULE = "schedule"
 
 @dataclasses.dataclass(frozen=True)
 class Vae(Task):
-    """Front end, encoder, decoder; the loss is minus the evidence lower bound for each value.
+    """Front end, encoder, decoder; in training the loss is minus the evidence lower bound.
 
     Squared error over 2 sigma^2 (Gaussian noise of `noise_std`) plus the weighted divergence of the
     latents from a standard normal (Kingma and Welling, ICLR 2014), both divided by the number of
-    values of a cochleagram. The weight rises linearly over the first steps (Bowman et al., CoNLL
-    2016), which are counted in the collection "schedule" and so survive a resume.
+    values of a cochleagram: minus the bound for each value where the weight is 1, but for the
+    constant log(noise_std sqrt(2 pi)), which is left out. The weight rises linearly over the first
+    steps (Bowman et al., CoNLL 2016), which are counted in the collection "schedule" and so survive
+    a resume.
 
     A cochleagram is the clip and the silence behind it, up to the padded length of the data set.
     The target is what the front end gives, without a gradient: if it had one, a front end would
@@ -82,7 +84,7 @@ class Vae(Task):
         key: Key[Array, ""] | None,
         train: bool,
     ) -> tuple[Float[Array, ""], Aux]:
-        """Bound for each value, in nats; latents are drawn in training, else they are their means.
+        """Nats for each value, see the class; an evaluation takes the means for latents.
 
         Metrics: `squared_error` (mean over a cochleagram), `kl` (nats a clip), `kl_weight`.
         Outputs: `cochleagrams`, `reconstructions`, `latents`.

@@ -19,8 +19,8 @@ _LOG_VARIANCE_LIMIT = 10.0
 class ConvVae(nn.Module):
     """Encoder and decoder of whole pictures `[frames, channels]` of one size.
 
-    Beside the convolutions there is a linear map each way, so that the network starts out as good
-    as principal components can be and has to learn only what they cannot say. The size of the
+    Beside the convolutions there is a linear map each way, by which alone the network can become as
+    good as principal components; convolutions learn what these cannot say. The size of the
     pictures follows from the first call. Needs the random stream `dropout` while it trains, and
     keeps the collection `batch_stats` (channels are normalised on the way in).
 

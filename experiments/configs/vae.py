@@ -2,8 +2,8 @@
 
 python -m experiments.train --config=experiments/configs/vae.py --workdir=runs/vae
 
-`python -m experiments.vae_table --workdir=runs/vae` then holds it against principal components of
-the same size, and makes pictures and sounds.
+`python -m experiments.vae_table --config=experiments/configs/vae.py --workdir=runs/vae` then holds
+it against principal components of the same size, and makes pictures and sounds.
 """
 
 from ml_collections import ConfigDict

@@ -19,7 +19,8 @@ def time_varying_fir(
     """Each frame of the audio goes through a filter of its own; the answers overlap and add up.
 
     DDSP's `fft_convolve` (Engel et al., 2020): rectangular frames, transforms of the next power of
-    two, no compensation of the delay of the responses, so that it runs as a stream.
+    two. There the delay of the responses is taken back unless told otherwise; here it is not, so
+    that it runs as a stream.
 
     Args:
       audio: as many samples for each frame.
