@@ -7,7 +7,7 @@ import pytest
 from scipy import signal
 
 from physics import synth
-from physics.synth import phase
+from physics.synth import oscillators, phase
 from physics.synth.oscillators import flanks
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -285,3 +285,37 @@ def test_controls_that_do_not_fit_are_refused():
     ]:
         with pytest.raises(ValueError, match=rule):
             synth.HarmonicNoise(**fields)
+
+
+def test_gradients_of_single_precision_over_several_blocks():
+    """Against plain code in float64: the sum of all partials at every sample."""
+    hop, frames, partials = 64, 150, 5
+    rng = np.random.default_rng(3)
+    f0_hz = 300 + 40 * np.sin(np.arange(frames) / 9)[None] + np.array([[0.0], [35.0]])
+    amplitudes = rng.uniform(0.1, 1, (2, frames, partials))
+    weights = rng.standard_normal((2, frames * hop))
+    assert 2 * frames * hop > 2 * oscillators._BLOCK_SAMPLES
+
+    def ours(f0_hz, amplitudes):
+        audio, _ = synth.harmonic(f0_hz, amplitudes, RATE_HZ, hop)
+        return jnp.sum(jnp.asarray(weights, audio.dtype) * audio)
+
+    def plain(f0_hz, amplitudes):
+        hz = jnp.concatenate([f0_hz[:, :1], f0_hz], axis=1)
+        louder = jnp.concatenate([jnp.zeros_like(amplitudes[:, :1]), amplitudes], axis=1)
+        glide = jnp.arange(hop)[None, None] / hop
+        hz = (hz[:, :-1, None] * (1 - glide) + hz[:, 1:, None] * glide).reshape(2, -1)
+        before, rise = flanks(hop)[:, None, None, :, None]
+        now = louder[:, :-1, None] * before + louder[:, 1:, None] * rise
+        angle = jnp.cumsum(2 * np.pi * hz / RATE_HZ, axis=1)[..., None]
+        sines = jnp.sin(angle * jnp.arange(1, partials + 1)[None, None])
+        return jnp.sum(weights * jnp.sum(now.reshape(sines.shape) * sines, axis=2))
+
+    given = [jnp.asarray(x, jnp.float32) for x in (f0_hz, amplitudes)]
+    found = jax.jit(jax.grad(ours, (0, 1)))(*given)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        wanted = jax.jit(jax.grad(plain, (0, 1)))(*(jnp.asarray(x, jnp.float64) for x in given))
+    for single, double in zip(found, wanted, strict=True):
+        assert single.dtype == jnp.float32
+        limit = 1e-5 * float(np.abs(double).max())
+        np.testing.assert_allclose(single, double, rtol=0, atol=limit)

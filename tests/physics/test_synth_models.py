@@ -72,6 +72,8 @@ class Buzz(synth.Synthesiser):
         return jnp.zeros((batch_shape, 1))
 
     def apply(self, params, inputs, state=None, lengths=None):
+        if self.broken == "missing":
+            inputs = {"level": jnp.zeros(inputs["tint"].shape[:2])} | inputs
         controls = self.checked(inputs)
         heard, mask = self.heard(controls, lengths)
         if self.broken == "padding":
@@ -91,6 +93,8 @@ class Buzz(synth.Synthesiser):
         level = level * self.physical(params)["gain"]
         wave = jnp.asarray(np.cos(np.arange(self.hop_samples)), level.dtype)
         audio = (level[..., None] * wave[None, None]).reshape(level.shape[0], -1)
+        if self.broken == "short":
+            audio = audio[:, 1:]
         return self.told(audio, mask), state
 
 
@@ -100,6 +104,8 @@ def test_nothing_is_found_where_nothing_is_wrong(check):
 
 
 BROKEN = {
+    "short": (testing.check_sound, r"Sound of 1 frames is \[3, num_samples = 8\]"),
+    "missing": (testing.check_sound, "Controls without level are refused"),
     "padding": (testing.check_controls_padding, "beyond a clip's length"),
     "streaming": (testing.check_controls_streaming, "Pieces give what the whole gives"),
     "gradient": (testing.check_controls_gradients, "must equal central differences"),
