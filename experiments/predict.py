@@ -4,8 +4,10 @@ r"""Puts a trained run to use on a sound file of any length, rate and number of 
 
 A run of enhancement writes the sound without its noise, with the rate, channels and length of the
 input; a run of classification prints the likeliest labels of each stretch as long as its clips. The
-file is worked through in pieces, in constant memory. What lies above half the run's sample rate is
-not in the result.
+file is worked through in pieces, in constant memory. Channels are enhanced each for itself. What
+lies above half the run's sample rate is not in the result, nor are title, artist and other tags.
+Samples are coded as those of the input where the format can, floats in 24 bits where it has none;
+all but floats are cut off at full scale, and how many were is said.
 """
 
 import pathlib
@@ -20,6 +22,8 @@ from experiments import sound_files
 from experiments.launch import define_trust_flag, run
 
 _SHOWN = 3
+# A step of 16 bits above full scale: less is rounding.
+_CUT_FROM = 1 + 2.0**-15
 
 
 def define_flags() -> None:
@@ -49,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     import hybrid
 
     loaded = hybrid.load(values.workdir, values.step, values.data_root, values.trust)
-    check_use(loaded.task, out)
+    check_use(loaded, out)
     if out is not None:
         enhance_file(loaded, source, out)
         print(out)
@@ -57,13 +61,53 @@ def main(argv: Sequence[str]) -> None:
         print_labels(label_file(loaded, source), list(loaded.source.class_names))
 
 
-def check_use(task: Any, out: pathlib.Path | None) -> None:
-    """Raises ValueError unless a file is to be written exactly where a task enhances."""
-    enhances = hasattr(task, "enhance")
+def check_use(loaded: Any, out: pathlib.Path | None) -> None:
+    """Looks at what a run gives, before any work is done.
+
+    Args:
+        loaded: a `hybrid.Run`.
+        out: the file to be written, if one is.
+
+    Raises:
+        ValueError: the run neither enhances nor gives one label a clip, or a file is not to be
+            written exactly where it enhances.
+    """
+    enhances = hasattr(loaded.task, "enhance")
+    if not enhances:
+        _check_labels(loaded)
     if enhances != (out is not None):
         raise ValueError(
             f"a run of {'enhancement' if enhances else 'classification'} "
             f"{'writes a file: give --out=FILE' if enhances else 'prints: leave --out out'}"
+        )
+
+
+def _check_labels(loaded: Any) -> None:
+    """Raises ValueError unless a run gives a logit for each name of its labels."""
+    import jax
+
+    from hybrid.evaluation import eval_step
+
+    name, source = type(loaded.task).__name__, loaded.source
+    rule = "predict needs a run of enhancement, or one that gives a label to each clip"
+    num_classes = len(source.class_names)
+    batch = _one_clip(np.zeros(source.num_samples, np.float32), source.num_samples)
+    state = loaded.state
+    params = state.physics.params, state.learner.params, state.collections
+    try:
+        with jax.enable_x64(loaded.config.precision == "float64"):
+            _, aux = jax.eval_shape(lambda *given: eval_step(loaded.task, *given), *params, batch)
+    except Exception as error:
+        raise ValueError(
+            f"{rule}; {name} cannot be given sound alone ({type(error).__name__}: {error}): take "
+            "another run"
+        ) from error
+    logits = aux["outputs"].get("logits")
+    if logits is None or logits.shape != (1, num_classes):
+        given = ", ".join(f"{key} {list(x.shape)}" for key, x in aux["outputs"].items())
+        raise ValueError(
+            f"{rule}: `logits` [1, {num_classes}] for the {num_classes} class_names of its data; "
+            f"{name} gives {given or 'nothing'}: take another run"
         )
 
 
@@ -78,9 +122,11 @@ def enhance_file(loaded: Any, source: pathlib.Path, out: pathlib.Path, console: 
 
     Raises:
         AudioFileError: the source is missing, empty, or cannot be read to its end.
-        ValueError: the output cannot be written, or the run cannot be used in pieces.
+        ValueError: the output cannot be written, the run cannot be used in pieces, or its estimate
+            is not finite.
     """
     import jax
+    from rich.console import Console
 
     from hybrid.enhance_stream import EnhanceStream
 
@@ -103,10 +149,27 @@ def enhance_file(loaded: Any, source: pathlib.Path, out: pathlib.Path, console: 
             yield back.push(enhancer.finish())
             yield back.finish()
 
-        left = heard.frames  # rounding of rates may give a sample more
+        done = cut = 0
         for estimate in estimates():
-            written.write(estimate[:, :left].T)
-            left -= min(left, estimate.shape[1])
+            kept = estimate[:, : heard.frames - done]  # rounding of rates may give a sample more
+            if not np.isfinite(kept).all():
+                bad = done + int(np.flatnonzero(~np.isfinite(kept).all(axis=0))[0])
+                raise ValueError(
+                    f"every sample of an estimate must be finite; that of {source} is not from "
+                    f"sample {bad} ({bad / heard.samplerate:.3f} s) on; lower its level if it is "
+                    "extreme, or give another checkpoint by --step"
+                )
+            cut += np.count_nonzero(np.abs(kept) > _CUT_FROM)
+            written.write(kept.T)
+            done += kept.shape[1]
+        clips = written.subtype not in ("FLOAT", "DOUBLE")
+    if cut and clips:
+        (console or Console(stderr=True)).print(
+            f"{out}: {cut} of {done * channels} samples lay beyond full scale and were cut off; "
+            "give a softer input, or one of floats and --out=FILE.wav",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def label_file(
@@ -115,7 +178,7 @@ def label_file(
     """Probabilities of the labels, stretch by stretch; several channels are averaged first.
 
     Args:
-        loaded: a `hybrid.Run` of a classification.
+        loaded: a `hybrid.Run` of a classification, as `check_use` allows.
         source: sound file.
         console: where progress is shown; standard error by default.
 
@@ -134,20 +197,9 @@ def label_file(
     ):
         rate_hz = int(loaded.source.sample_rate_hz)
         for clip in _stretches(heard, rate_hz, size, console):
-            batch = {
-                "audio": np.pad(clip, (0, size - len(clip)))[None],
-                "lengths": np.array([len(clip)], np.int32),
-                "labels": np.zeros(1, np.int32),
-                "ids": np.zeros(1, np.int32),
-                "weights": np.ones(1, np.float32),
-            }
+            batch = _one_clip(clip, size)
             params = state.physics.params, state.learner.params, state.collections
             _, aux = eval_step(loaded.task, *params, batch)
-            if "logits" not in aux["outputs"]:
-                raise ValueError(
-                    "predict needs a task that enhances or gives `logits`; "
-                    f"{type(loaded.task).__name__} gives {', '.join(aux['outputs']) or 'nothing'}"
-                )
             probabilities = np.asarray(jax.nn.softmax(aux["outputs"]["logits"][0], axis=-1))
             rows.append((len(rows) * size / rate_hz, probabilities))
     return rows
@@ -166,6 +218,17 @@ def print_labels(rows: Sequence[tuple[float, np.ndarray]], class_names: Sequence
         texts = [f"{class_names[k]} {100 * probabilities[k]:.1f} %" for k in best]
         table.add_row(f"{begin_s:.2f} s", *texts)
     Console().print(table)
+
+
+def _one_clip(clip: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """A batch of one clip, padded to `size` samples; its label is anything."""
+    return {
+        "audio": np.pad(clip, (0, size - len(clip)))[None],
+        "lengths": np.array([len(clip)], np.int32),
+        "labels": np.zeros(1, np.int32),
+        "ids": np.zeros(1, np.int32),
+        "weights": np.ones(1, np.float32),
+    }
 
 
 def _stretches(heard: Any, rate_hz: int, size: int, console: Any) -> Iterator[np.ndarray]:

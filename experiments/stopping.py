@@ -54,6 +54,29 @@ def stoppable(grace_s: Callable[[], float]) -> Iterator[None]:
         watch.join()
 
 
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Within it, inside `stoppable`, a first signal raises SystemExit in place of ending at once.
+
+    For work that leaves something behind to be cleared away, and holds signals not otherwise.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is _end]
+    for number in numbers:
+        signal.signal(number, _unwind)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, _end)
+
+
+def _unwind(*_: object) -> None:
+    sys.exit(EXIT_STOPPED)
+
+
 def _watch(read_end: int, grace_s: Callable[[], float]) -> None:
     """Counts signals as they arrive; ends with the pipe, or the process at the second one."""
     deadline = None

@@ -1,18 +1,23 @@
 """A file in, a file out: any rate, channels and length; errors that name the file; nothing lost."""
 
+import dataclasses
 import io
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import textwrap
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
+from scipy.signal import resample_poly
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hybrid
@@ -28,10 +33,40 @@ ROOT = pathlib.Path(__file__).parents[2]
 RATE_HZ = 16_000
 
 
+class Keeps(nn.Module):
+    """A mask of one number everywhere."""
+
+    gain: float = 1.0
+
+    past_frames = future_frames = 0
+
+    @nn.compact
+    def __call__(self, features, train):
+        gain = self.param("gain", nn.initializers.constant(self.gain), (), features.dtype)
+        return jnp.broadcast_to(gain, (*features.shape[:2], 241))
+
+
 @pytest.fixture(scope="module")
 def loaded():
     """What `hybrid.load` gives of a run, as far as enhancing needs it."""
-    net = MaskNet(241, width=6, dilations=(1, 2))
+    return run_of(MaskNet(241, width=6, dilations=(1, 2)))
+
+
+@pytest.fixture(scope="module")
+def keeping():
+    """A run whose mask keeps everything."""
+    return run_of(Keeps())
+
+
+def by_gain(keeping, gain):
+    """The same run with another mask."""
+    params = {"gain": jnp.float32(gain)}
+    learner = dataclasses.replace(keeping.state.learner, params=params)
+    state = dataclasses.replace(keeping.state, learner=learner)
+    return types.SimpleNamespace(**vars(keeping) | {"state": state})
+
+
+def run_of(net):
     task = Enhancement(LogMel(sample_rate_hz=RATE_HZ, n_mels=8), net)
     batch = {
         "audio": jnp.zeros((1, 1600)),
@@ -73,6 +108,125 @@ def test_rate_channels_and_length_stay(loaded, tmp_path, samples, rate_hz, chann
     assert made.subtype == given.subtype
     assert source.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {name, f"in{name}"}
+
+
+def test_what_a_mask_keeps_comes_back_at_other_rates(keeping, tmp_path):
+    """Each channel its own tone, there and back; at the ends as one resampling of the whole."""
+    time = np.arange(30_001) / 44_100
+    tones = 0.5 * np.sin(2 * np.pi * np.array([[440.0], [1000.0], [3000.0]]) * time)
+    source = tmp_path / "in.wav"
+    soundfile.write(source, tones.T, 44_100, subtype="FLOAT")
+    predict.enhance_file(keeping, source, tmp_path / "out.wav")
+    made = soundfile.read(tmp_path / "out.wav")[0].T
+    np.testing.assert_allclose(made[:, 500:-500], tones[:, 500:-500], atol=5e-3)
+    there = resample_poly(tones, 160, 441, axis=1)
+    back = resample_poly(there, 441, 160, axis=1)[:, :30_001]
+    np.testing.assert_allclose(made, back, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "subtype", "out", "made"),
+    [
+        ("in.wav", "PCM_24", "out.flac", "PCM_24"),
+        ("in.wav", "FLOAT", "out.flac", "PCM_24"),
+        ("in.wav", "DOUBLE", "out.w64", "DOUBLE"),
+        ("in.wav", "ULAW", "out.wav", "ULAW"),
+        ("in.wav", "ULAW", "out.flac", "PCM_16"),
+        ("in.wav", "IMA_ADPCM", "out.wav", "PCM_16"),
+        ("in.mp3", "MPEG_LAYER_III", "out.wav", "PCM_16"),
+        ("in.mp3", "MPEG_LAYER_III", "out.mp3", "MPEG_LAYER_III"),
+        ("in.ogg", "VORBIS", "out.mp3", "MPEG_LAYER_III"),
+    ],
+)
+def test_samples_are_coded_alike_where_a_format_can(tmp_path, given, subtype, out, made):
+    source = write(tmp_path / given, 5_000, subtype=subtype)
+    with (
+        sound_files.reading(source) as heard,
+        sound_files.writing(tmp_path / out, heard) as written,
+    ):
+        for block in sound_files.blocks(heard):
+            written.write(block.T)
+    info = soundfile.info(tmp_path / out)
+    assert (info.subtype, info.frames) == (made, soundfile.info(source).frames)
+
+
+def test_a_file_that_reads_back_otherwise_does_not_appear(tmp_path):
+    source = write(tmp_path / "in.wav", 100)
+    with (
+        pytest.raises(ValueError, match=r"\(16000, 1, 100\); .*would have \(16000, 1, 60\)"),
+        sound_files.reading(source) as heard,
+        sound_files.writing(tmp_path / "out.wav", heard) as written,
+    ):
+        written.write(np.zeros(60))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
+
+
+def test_what_is_too_large_for_a_format_is_refused_first(tmp_path, monkeypatch):
+    monkeypatch.setitem(sound_files.LARGEST_BYTES, "wav", 399)
+    source = write(tmp_path / "in.wav", 100, channels=2)
+    with sound_files.reading(source) as heard:
+        message = r"would have 400 bytes .* room for 399; give one of .w64, .rf64 and .flac"
+        with (
+            pytest.raises(ValueError, match=message),
+            sound_files.writing(tmp_path / "out.wav", heard),
+        ):
+            pass
+        with sound_files.writing(tmp_path / "out.w64", heard) as written:
+            written.write(np.zeros((100, 2)))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.wav", "out.w64"}
+
+
+STOPPED = """
+    import pathlib, sys, time
+    from experiments import sound_files
+    from experiments.stopping import stoppable
+    source, out = map(pathlib.Path, sys.argv[1:])
+    with stoppable(lambda: 60.0), sound_files.reading(source) as heard:
+        with sound_files.writing(out, heard) as written:
+            print("ready", flush=True)
+            time.sleep(60)
+"""
+
+
+def test_a_signal_leaves_nothing_behind(tmp_path):
+    source, out = write(tmp_path / "in.wav", 100), tmp_path / "out.wav"
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(STOPPED), source, out],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.send_signal(signal.SIGTERM)
+        _, text = process.communicate(timeout=30)
+    assert (process.returncode, text) == (75, "")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_what_is_cut_off_at_full_scale_is_said(keeping, tmp_path):
+    tone = np.sin(0.3 * np.arange(4_000))
+    console = Console(file=io.StringIO(), width=60)
+    louder = by_gain(keeping, 2.0)
+    for subtype in ("PCM_16", "FLOAT"):
+        source = tmp_path / f"{subtype}.wav"
+        soundfile.write(source, 0.9 * tone, RATE_HZ, subtype=subtype)
+        predict.enhance_file(louder, source, tmp_path / "out.wav", console)
+    made = soundfile.read(tmp_path / "out.wav")[0]
+    np.testing.assert_allclose(made, 1.8 * tone, atol=1e-5)
+    text = console.file.getvalue()
+    count = np.count_nonzero(np.abs(1.8 * tone) > 1)
+    assert f"out.wav: {count} of 4000 samples lay beyond full scale" in text
+    assert text.count("beyond full scale") == 1
+
+
+def test_an_estimate_that_is_not_finite_is_not_written(keeping, tmp_path):
+    source = write(tmp_path / "in.wav", 100_000)
+    with pytest.raises(ValueError, match=r"in.wav is not from sample 0 \(0.000 s\) on"):
+        predict.enhance_file(by_gain(keeping, np.nan), source, tmp_path / "out.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
 
 def test_a_file_in_pieces_equals_the_sound_as_a_whole(loaded, tmp_path, monkeypatch):
@@ -128,21 +282,29 @@ def test_bad_files_are_named_and_leave_nothing(loaded, tmp_path):
 def test_outputs_that_cannot_be(loaded, tmp_path):
     source = write(tmp_path / "in.wav", 100)
     (tmp_path / "link.wav").symlink_to(source)
+    (tmp_path / "hard.wav").hardlink_to(source)
     before = source.read_bytes()
     for name, message in {
         "in.wav": "--out must not be the input",
         "link.wav": "--out must not be the input",
+        "hard.wav": "--out must not be the input",
         "no/out.wav": "lies in a folder that does not exist",
         "out.xyz": "must end in a format .* such as out.wav",
         "out": "must end in a format",
+        # libsndfile writes these with another rate than it was asked for.
+        **dict.fromkeys(("out.xi", "out.wve", "out.svx", "out.htk"), "must end in a format"),
     }.items():
         with pytest.raises(ValueError, match=message):
             predict.enhance_file(loaded, source, tmp_path / name)
     odd = write(tmp_path / "odd.wav", 100, 7_919)
     with pytest.raises(ValueError, match=r"hold 1 channels of 7919 Hz.*out.mp3 cannot be written"):
         predict.enhance_file(loaded, odd, tmp_path / "out.mp3")
+    fast = write(tmp_path / "fast.wav", 100, 384_000)
+    with pytest.raises(ValueError, match=r"of 384000 Hz; .*out.ogg cannot: Vorbis ends at 200000"):
+        predict.enhance_file(loaded, fast, tmp_path / "out.ogg")
     assert source.read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"in.wav", "link.wav", "odd.wav"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"in.wav", "link.wav", "hard.wav", "odd.wav", "fast.wav"}
 
 
 def test_an_older_result_stays_until_the_new_one_is_complete(loaded, tmp_path):
@@ -192,12 +354,36 @@ def test_by_command(tmp_path, noisy_root):
 def test_what_a_run_gives_decides_whether_a_file_is_written(loaded, toy_run, tmp_path):
     with pytest.raises(ValueError, match="predict takes one sound file, got none"):
         predict.main(["predict"])
-    predict.check_use(loaded.task, tmp_path / "out.wav")
-    predict.check_use(toy_run.task, None)
+    predict.check_use(loaded, tmp_path / "out.wav")
+    predict.check_use(toy_run, None)
     with pytest.raises(ValueError, match="a run of enhancement writes a file: give --out=FILE"):
-        predict.check_use(loaded.task, None)
+        predict.check_use(loaded, None)
     with pytest.raises(ValueError, match="a run of classification prints: leave --out out"):
-        predict.check_use(toy_run.task, tmp_path / "out.wav")
+        predict.check_use(toy_run, tmp_path / "out.wav")
+
+
+class Gives:
+    """A task that gives outputs of these shapes, or wants what no sound file has."""
+
+    def __init__(self, **shapes):
+        self.shapes = shapes
+
+    def loss(self, physics, learner, collections, batch, key, train):
+        outputs = {name: jnp.zeros(shape) for name, shape in self.shapes.items()}
+        return batch["f0_hz"] if not outputs else jnp.zeros(()), {"metrics": {}, "outputs": outputs}
+
+
+def test_a_run_that_gives_neither_sounds_nor_labels_of_clips(toy_run):
+    rule = "predict needs a run of enhancement, or one that gives a label to each clip"
+    for task, reason in (
+        (Gives(logits=(1, 3)), r"for the 2 class_names .*; Gives gives logits \[1, 3\]: take"),
+        (Gives(logits=(1, 20, 2)), r"gives logits \[1, 20, 2\]: take another run"),
+        (Gives(latents=(1, 4)), r"gives latents \[1, 4\]: take another run"),
+        (Gives(), r"Gives cannot be given sound alone \(KeyError: 'f0_hz'\): take another run"),
+    ):
+        other = types.SimpleNamespace(**vars(toy_run) | {"task": task})
+        with pytest.raises(ValueError, match=f"{rule}.*{reason}"):
+            predict.check_use(other, None)
 
 
 def test_labels_of_a_classification(toy_run, tmp_path):
