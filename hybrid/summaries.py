@@ -1,10 +1,12 @@
 """What a run shows of itself: parameters in physical units, pictures of features, sounds."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from data.bridge import to_jax
 from hybrid.paths import named_leaves
@@ -33,8 +35,9 @@ def write_examples(writer: Any, step: int, task: Any, state: Any, batches: Any) 
     """Writes what the first clip that counts, of the first batch, looks and sounds like.
 
     A task with `examples(physics_params, learner_params, learner_collections, batch)` offers
-    sounds `{name: [batch, time]}` and pictures `{name: [batch, frames, channels]}`; of one with
-    `features(physics_params, batch)` the features are drawn; of another nothing.
+    sounds `{name: [batch, time]}` and pictures `{name: [batch, frames, channels]}`, of which those
+    called GROUP/NAME share the scale of their group; of one with `features(physics_params, batch)`
+    the features are drawn; of another nothing. A sound that is not finite is left out, and logged.
     """
     if not (hasattr(task, "examples") or hasattr(task, "features")):
         return
@@ -60,25 +63,41 @@ def _write_examples(writer: Any, step: int, task: Any, state: Any, batch: Any) -
         )
     )
     sounds = {name: sound[: lengths[rows[0]]] for name, sound in sounds.items()}
+    bad = [name for name, sound in sounds.items() if not np.isfinite(sound).all()]
+    if bad:
+        logging.warning("step %d: not finite, so not to be heard: %s", step, ", ".join(bad))
+    sounds = {name: sound for name, sound in sounds.items() if name not in bad}
     # One gain for all of them: they are there to be compared.
     peak = max([1.0, *(float(np.max(np.abs(sound))) for sound in sounds.values())])
     for name, sound in sounds.items():
         writer.audio(step, f"audio/{name}", sound / peak, task.physics.sample_rate_hz)
+    groups = {name: name.rpartition("/")[0] or name for name in pictures}
     for name, picture in pictures.items():
-        writer.image(step, name, features_image(picture))
+        alike = [pictures[other] for other in pictures if groups[other] == groups[name]]
+        writer.image(step, name, features_image(picture, _limits(alike)))
 
 
-def features_image(features: np.ndarray) -> np.ndarray:
+def features_image(features: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
     """Turns features [frames, channels] into an image [height, width, 3], first channel on top.
 
     That is the highest of a cochlea, and the lowest of a mel spectrogram.
+
+    Args:
+        features: what is not finite is drawn in black.
+        limits: values of the darkest and the brightest colour; None: the least and the largest.
     """
     from matplotlib import colormaps
 
-    low, high = np.min(features, initial=np.inf), np.max(features, initial=-np.inf)
-    scaled = (features - low) / max(high - low, 1e-12) if features.size else features
+    low, high = limits or _limits([features])
+    scaled = (features - low) / max(high - low, 1e-12)
     pixels = np.kron(scaled.T, np.ones((2, 2), scaled.dtype))
     return (colormaps["magma"](pixels)[..., :3] * 255).astype(np.uint8)
+
+
+def _limits(pictures: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The least and the largest finite value of all."""
+    values = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
 
 
 @functools.partial(jax.jit, static_argnames="task")

@@ -276,18 +276,19 @@ class Enhancement(Task):
 
         Returns:
             Sounds `[batch, time]`: `noisy`, `estimate` and `clean`. Pictures `[batch, frames,
-            ...]`: a spectrogram of each in dB, 80 dB deep, and the `features`.
+            ...]`: a spectrogram of each in dB below the loudest bin of the noisy one, 80 dB deep,
+            and the `features`.
         """
         estimate, _ = self.enhance(physics_params, learner_params, learner_collections, batch)
         audio = batch["audio"].astype(estimate.dtype)
         sounds = {"noisy": audio, "estimate": estimate}
         sounds["clean"] = batch["clean"].astype(estimate.dtype)
         pictures = {}
+        # One scale for the three, so that what was taken away can be seen.
+        loudest = jnp.max(short_time.power(self.spectra(audio)), (1, 2), keepdims=True)
         for name, sound in sounds.items():
-            power = short_time.power(self.spectra(sound))
-            # One scale for the three, so that what was taken away can be seen.
-            floor = 1e-8 * jnp.max(short_time.power(self.spectra(audio)), (1, 2), keepdims=True)
-            level_db = 10 * jnp.log10(jnp.maximum(power, floor + 1e-30))
+            power = short_time.power(self.spectra(sound)) / jnp.maximum(loudest, 1e-30)
+            level_db = 10 * jnp.log10(jnp.maximum(power, 1e-8))
             pictures[f"spectrogram/{name}"] = level_db[:, :, ::-1]  # drawn from the top
         pictures["features"], _ = self.heard(physics_params, audio, batch["lengths"])
         return sounds, pictures

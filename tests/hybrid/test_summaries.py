@@ -84,3 +84,37 @@ def test_a_task_without_sounds_shows_its_pictures():
     write_examples(recorder, 5, Silent(), STATE, [batch()])
     assert not recorder.sounds
     assert set(recorder.pictures) == {"steps"}
+
+
+class Grouped(Doubling):
+    """A task with pictures to be compared, and one on a scale of its own; some of it not finite."""
+
+    def examples(self, physics_params, learner_params, learner_collections, batch):
+        audio = batch["audio"].reshape(*batch["audio"].shape[:1], -1, 2)
+        bad = audio.at[..., 0].set(jnp.nan)
+        pictures = {"levels/one": audio, "levels/two": audio - 1, "levels/bad": bad, "own": audio}
+        sounds = {"good": batch["audio"], "bad": batch["audio"].at[:, 3].set(jnp.inf)}
+        return sounds, pictures
+
+
+def test_equal_values_of_a_group_have_equal_colours():
+    recorder = Recorder()
+    write_examples(recorder, 5, Grouped(), STATE, [batch()])
+    drawn = {name: pixels for name, (_, pixels) in recorder.pictures.items()}
+    values = np.arange(8, 16, dtype=np.float32).reshape(4, 2) / 10
+    limits = float(values.min()) - 1, float(values.max())
+    for name, shown in (("levels/one", values), ("levels/two", values - 1)):
+        np.testing.assert_array_equal(drawn[name], features_image(shown, limits))
+    assert (drawn["levels/one"] != drawn["levels/two"]).any()
+    np.testing.assert_array_equal(drawn["own"], features_image(values))
+    # What is no number is black, and changes the colours of nothing else.
+    assert not drawn["levels/bad"][:2].any()
+    np.testing.assert_array_equal(drawn["levels/bad"][2:], drawn["levels/one"][2:])
+
+
+def test_a_sound_that_is_not_finite_stops_nothing(caplog):
+    recorder = Recorder()
+    write_examples(recorder, 5, Grouped(), STATE, [batch()])
+    assert set(recorder.sounds) == {"audio/good"}
+    assert "step 5: not finite, so not to be heard: bad" in caplog.text
+    np.testing.assert_allclose(recorder.sounds["audio/good"][1], np.arange(8, 14) / 13, rtol=1e-6)

@@ -198,7 +198,8 @@ def test_float64_stays(x64, batch):
 
 def test_examples_are_sounds_and_pictures(batch):
     task = make()
-    sounds, pictures = jax.jit(task.examples)(*init(task, batch), batch)
+    examples, params = jax.jit(task.examples), init(task, batch)
+    sounds, pictures = examples(*params, batch)
     assert {name: sound.shape for name, sound in sounds.items()} == dict.fromkeys(
         ("noisy", "estimate", "clean"), (3, TIME)
     )
@@ -209,7 +210,13 @@ def test_examples_are_sounds_and_pictures(batch):
         "features",
     }
     noisy = pictures["spectrogram/noisy"][1]
-    assert noisy.max() - noisy.min() <= 80.01
+    # Levels of all three are relative to the loudest of the noisy one.
+    assert noisy.max() == pytest.approx(0, abs=1e-3)
+    assert min(picture[:2].min() for name, picture in pictures.items() if "/" in name) > -80.01
+    halved = batch | {"clean": batch["audio"] / 2}
+    again = examples(*params, halved)[1]["spectrogram/clean"][1]
+    loud = noisy > -60
+    np.testing.assert_allclose((noisy - again)[loud], 20 * np.log10(2), atol=1e-3)
     # The tone of 0.3 radians a sample, counted from the highest bin down.
     assert abs(int(noisy.mean(axis=0).argmax()) - (120 - round(0.3 / np.pi * 120))) <= 1
 
