@@ -34,11 +34,12 @@ def stoppable(grace_s: Callable[[], float]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        # A job in the background is to ignore Ctrl-C.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, _end)
+    found = {number: signal.getsignal(number) for number in _SIGNALS}
+    # A job in the background is to ignore Ctrl-C. None is a handler that is not Python's, and could
+    # not be put back.
+    before = {n: handler for n, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, _end)
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     earlier = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)

@@ -114,6 +114,23 @@ class _Fit:
         self.clock = Clock(source.num_samples / source.sample_rate_hz, self.config.batch_size)
 
     def run(self) -> HybridState:
+        try:
+            return self.advance()
+        except StopRequested:
+            self.finish_step()
+            if self.unsaved:
+                self.save()
+        assert self.signals.pending is not None
+        step = self.checkpoints.latest_step()
+        where = "the start" if step is None else f"the checkpoint of step {step}"
+        message = (
+            f"{self.signals.pending.name} stopped {self.workdir}; the same command goes on from "
+            f"{where}"
+        )
+        logging.warning("%s", message)
+        raise RunStopped(message)
+
+    def advance(self) -> HybridState:
         config = self.config
         self.write_config(self.first_step)
         if self.unsaved:
@@ -197,28 +214,18 @@ class _Fit:
 
     @contextlib.contextmanager
     def losing_nothing(self) -> Iterator[None]:
-        """Saves the run where it stands if what is in the block fails, or a signal ends it.
+        """Saves the run where it stands if what is in the block fails; a signal may end it.
 
         The block reads data and evaluates: it changes neither the state nor the logs.
         """
         try:
             with self.signals.interruptible():
                 yield
-        except (Exception, StopRequested) as error:
+        except Exception:
             self.finish_step()
             if self.unsaved:
                 self.save()
-            if not isinstance(error, StopRequested):
-                raise
-            assert self.signals.pending is not None
-            step = self.checkpoints.latest_step()
-            where = "the start" if step is None else f"the checkpoint of step {step}"
-            message = (
-                f"{self.signals.pending.name} stopped {self.workdir}; the same command goes on "
-                f"from {where}"
-            )
-            logging.warning("%s", message)
-            raise RunStopped(message) from None
+            raise
 
     def finish_step(self) -> None:
         """Waits for the newest step and checks it."""

@@ -24,7 +24,8 @@ class HeldSignals:
 
     What it was meant for gets it afterwards: whoever handled the signal before (Python's own
     KeyboardInterrupt among them, and the end of the process where nobody did). A second signal is
-    passed on at once. Signals that were ignored stay so; in a thread that is not the main one,
+    passed on at once. If the block ends with an error, that is what is told, and the signal is
+    dropped: whoever sent it must not take a failure for an end in good order. Signals that were ignored stay so; in a thread that is not the main one,
     where Python allows no handlers, nothing is held.
 
     Attributes:
@@ -39,12 +40,17 @@ class HeldSignals:
 
     def __enter__(self) -> "HeldSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                before = signal.getsignal(number)
-                # None is a handler that is not Python's, and could not be put back.
-                if before not in (signal.SIG_IGN, None):
-                    self._before[number] = before
-                    signal.signal(number, self._hold)
+            try:
+                for number in _SIGNALS:
+                    before = signal.getsignal(number)
+                    # None is a handler that is not Python's, and could not be put back.
+                    if before not in (signal.SIG_IGN, None):
+                        self._before[number] = before
+                        signal.signal(number, self._hold)
+            except BaseException:
+                # Ctrl-C between two of them: `__exit__` will not be called.
+                self._give_back()
+                raise
         return self
 
     def __exit__(
@@ -53,12 +59,11 @@ class HeldSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        before = dict(self._before)
         self._give_back()
-        if self.pending is None:
+        if self.pending is None or isinstance(error, Exception):
             return
         told = isinstance(error, KeyboardInterrupt)
-        if not (told and before[self.pending] is signal.default_int_handler):
+        if not (told and signal.getsignal(self.pending) is signal.default_int_handler):
             signal.raise_signal(self.pending)
 
     @contextlib.contextmanager

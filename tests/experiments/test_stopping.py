@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from experiments.stopping import EXIT_STOPPED
+from experiments.stopping import EXIT_STOPPED, stoppable
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The second never runs a handler of Python's: it does not leave the library in time.
@@ -78,6 +78,16 @@ def test_the_time_of_grace_comes_to_an_end():
     process = start("library", context="Held()", grace_s=0.3)
     process.send_signal(signal.SIGTERM)
     assert ended(process) == EXIT_STOPPED
+
+
+def test_a_handler_that_is_not_python_s_is_left_alone(monkeypatch):
+    found = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda n: None if n == signal.SIGINT else found(n))
+    before = found(signal.SIGINT)
+    with stoppable(lambda: 1.0):
+        assert found(signal.SIGINT) is before
+        assert found(signal.SIGTERM) is not before
+    assert found(signal.SIGINT) is before
 
 
 def test_a_job_in_the_background_keeps_ignoring_ctrl_c():

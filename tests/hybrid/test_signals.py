@@ -1,5 +1,6 @@
 """A signal waits for a checkpoint, whatever the run is doing, and then goes where it was meant."""
 
+import contextlib
 import importlib
 import signal
 import threading
@@ -38,6 +39,40 @@ def test_the_first_signal_waits_and_the_second_does_not(told):
         signal.raise_signal(signal.SIGINT)
         assert told == [signal.SIGINT]
     assert told == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_failure_is_not_hidden_by_a_signal(told):
+    with pytest.raises(OSError, match="no room"), HeldSignals():
+        signal.raise_signal(signal.SIGTERM)
+        raise OSError("no room")
+    assert told == []
+
+
+def test_handlers_come_back_where_a_signal_comes_between_them(told, monkeypatch):
+    before, install = signal.getsignal(signal.SIGTERM), signal.signal
+
+    def interrupted(number, handler):
+        if number is signal.SIGINT and handler == held._hold:
+            raise KeyboardInterrupt
+        install(number, handler)
+
+    held = HeldSignals()
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        held.__enter__()
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_two_times_ctrl_c_is_one_interrupt():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught, HeldSignals():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        assert caught.value.__context__ is None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_wait_ends_at_once(told):
@@ -151,6 +186,23 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
         saved = Checkpoints(tmp_path / "stopped" / "checkpoints").latest_step()
         assert saved == stops_at, what
         assert f"from the checkpoint of step {saved}" in str(stopped.value), what
+    # Within the library's own `with`, before its block begins.
+    with monkeypatch.context() as patch:
+        original, calls = LOOP._Fit.losing_nothing, iter(range(3))
+
+        @contextlib.contextmanager
+        def at_the_door(run):
+            manager = original(run)
+            manager.__enter__()
+            if next(calls) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield
+            manager.__exit__(None, None, None)
+
+        patch.setattr(LOOP._Fit, "losing_nothing", at_the_door)
+        with pytest.raises(RunStopped, match="from the checkpoint of step 10"):
+            hybrid.fit(toy_config, tmp_path / "stopped")
+    assert told == [signal.SIGTERM]
     hybrid.fit(toy_config, tmp_path / "stopped")
     assert_same_runs(tmp_path / "whole", tmp_path / "stopped", whole)
     assert {row["step"] for row in rows(tmp_path / "whole") if row["split"] == "validation"} == {
