@@ -25,8 +25,9 @@ class HeldSignals:
     What it was meant for gets it afterwards: whoever handled the signal before (Python's own
     KeyboardInterrupt among them, and the end of the process where nobody did). A second signal is
     passed on at once. If the block ends with an error, that is what is told, and the signal is
-    dropped: whoever sent it must not take a failure for an end in good order. Signals that were ignored stay so; in a thread that is not the main one,
-    where Python allows no handlers, nothing is held.
+    dropped: whoever sent it must not take a failure for an end in good order. Signals that were
+    ignored stay so; in a thread that is not the main one, where Python allows no handlers, nothing
+    is held.
 
     Attributes:
         pending: the signal that waits, if one does.
