@@ -46,9 +46,20 @@ class StreamResampler:
         self._piece = -(-_LEAST_PIECE // self._down) * self._down
         self._waiting: Any = np.zeros((channels, self._around), np.float32)
         self._given = self._returned = 0
+        self._channels, self._finished = channels, False
 
     def push(self, block: Block) -> Block:
-        """Takes samples `[channels, time]`; returns those at the other rate that are ready."""
+        """Takes samples `[channels, time]`; returns those at the other rate that are ready.
+
+        Raises:
+            ValueError: another number of channels, or the sound has been finished.
+        """
+        if self._finished or block.shape[0] != self._channels:
+            found = "it is finished" if self._finished else f"got {list(block.shape)}"
+            raise ValueError(
+                f"a sound of {self._channels} channels takes blocks [{self._channels}, time] until "
+                f"finish(); {found}: begin a StreamResampler for each sound"
+            )
         self._given += block.shape[1]
         if self._up == self._down:
             return block
@@ -60,6 +71,7 @@ class StreamResampler:
 
     def finish(self) -> Block:
         """Returns the rest: ceil(samples * to_hz / from_hz) are given in all."""
+        self._finished = True
         total = -(-self._given * self._up // self._down)
         ready = [self._waiting[:, :0]]
         if self._up == self._down:

@@ -9,6 +9,7 @@ of the test split beside the noisy input and spectral subtraction. Writes `enhan
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ NOISY, SUBTRACTION = "noisy input", "spectral subtraction"
 _COLUMNS = {
     "si_sdr_db": ("SI-SDR", "{:.2f} dB"),
     "si_sdr_improvement_db": ("improvement", "{:.2f} dB"),
-    "pesq": ("PESQ-WB", "{:.3f}"),
+    "pesq": ("PESQ", "{:.3f}"),
     "stoi": ("STOI", "{:.4f}"),
     **{name: (f"{name} loss", "{:.4f}") for name in LOSSES if name != "SI-SDR"},
 }
@@ -109,7 +110,8 @@ def compare(
             "the table compares losses of hybrid.tasks_enhance:Enhancement; the config's task is "
             f"{config.task.target}; take --config=enhance"
         )
-    for reason in audio_metrics.missing().values():
+    # Where data have a rate of their own it is known only later: then of packages alone.
+    for reason in audio_metrics.missing(config.data.kwargs.get("sample_rate_hz")).values():
         print(f"left out of the table: {reason}")
     enhancers: dict[str, Enhancer] = {}
     clips = None
@@ -129,13 +131,13 @@ def compare(
             estimate[row, :length] = spectral_subtraction(sound[:length], rate_hz)
         return estimate
 
-    rows = []
+    rows, sounds = [], {"clean": clips.clean[:num_sounds]}
     for name, enhance in {NOISY: lambda n, _: n, SUBTRACTION: subtract, **enhancers}.items():
         estimates = enhance(clips.noisy, clips.lengths)
         rows.append({"name": name} | judge(estimates, clips, config.batch_size))
-        write_sounds(workdir / "audio", name, estimates, clips, num_sounds)
-    write_sounds(workdir / "audio", "clean", clips.clean, clips, num_sounds)
-    write_atomic(workdir / "enhance_table.json", json.dumps(rows, indent=2) + "\n")
+        sounds[name] = estimates[:num_sounds]
+    write_sounds(workdir / "audio", sounds, clips)
+    write_atomic(workdir / "enhance_table.json", as_json(rows))
     write_atomic(workdir / "enhance_table.md", table(rows))
     return rows
 
@@ -191,18 +193,34 @@ def judge(estimates: Clips, clips: SplitClips, batch_size: int) -> dict[str, flo
     return found | {name: total / len(estimates) for name, total in totals.items()}
 
 
-def write_sounds(
-    folder: pathlib.Path, name: str, estimates: Clips, clips: SplitClips, count: int
-) -> None:
-    """Writes the first clips as WAV files; a clip has the same gain in every file."""
+def write_sounds(folder: pathlib.Path, sounds: Mapping[str, Clips], clips: SplitClips) -> None:
+    """Writes clips as WAV files, those of one name at one gain, at which none exceeds full scale.
+
+    Args:
+        folder: where to; it is made.
+        sounds: the first clips as each method gives them, as many of all.
+        clips: whose lengths, names and rate they have.
+    """
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(min(count, len(estimates))):
+    for index, given in enumerate(zip(*sounds.values(), strict=True)):
         length = int(clips.lengths[index])
-        peak = max(1.0, float(np.max(np.abs(clips.noisy[index]))))
-        path = folder / f"{clips.names[index]}_{_folder(name)}.wav"
-        soundfile.write(path, estimates[index, :length] / peak, int(clips.sample_rate_hz))
+        sizes = (np.abs(clip[:length][np.isfinite(clip[:length])]) for clip in given)
+        peak = max(1.0, *(float(size.max(initial=0)) for size in sizes))
+        for name, clip in zip(sounds, given, strict=True):
+            path = folder / f"{clips.names[index]}_{_folder(name)}.wav"
+            soundfile.write(path, clip[:length] / peak, int(clips.sample_rate_hz))
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The results in JSON, where a figure that is not finite is null."""
+
+    def plain(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    kept = [{key: plain(value) for key, value in row.items()} for row in rows]
+    return json.dumps(kept, indent=2, allow_nan=False) + "\n"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -75,13 +75,24 @@ class EnhanceStream:
         self._late: Any = None
         self._spectra: Any = np.zeros((channels, 0, task.num_bins), np.result_type(self._dtype, 1j))
         self._given = self._done = 0
+        self._finished = False
         self._front_state: Any = None
         # Of the estimate, which begins as long before the sound as a window reaches back.
         self._to_skip = window - hop
         self._to_give = 0
 
     def push(self, block: Block) -> Block:
-        """Takes samples `[channels, time]`; returns those of the estimate that are ready."""
+        """Takes samples `[channels, time]`; returns those of the estimate that are ready.
+
+        Raises:
+            ValueError: another number of channels, or the sound has been finished.
+        """
+        self._check_open()
+        if block.shape[0] != self._channels:
+            raise ValueError(
+                f"a block must have the channels of the sound, {self._channels}; got "
+                f"{list(block.shape)}: give [channels, time], and channels= at the beginning"
+            )
         self._given += block.shape[1]
         self._waiting = np.concatenate([self._waiting, block.astype(self._dtype)], axis=1)
         size = self._piece * self._task.hop_samples
@@ -93,7 +104,13 @@ class EnhanceStream:
         return self._cut(ready)
 
     def finish(self) -> Block:
-        """Returns the rest of the estimate, which is then as long as the sound was."""
+        """Returns the rest of the estimate, which is then as long as the sound was.
+
+        Raises:
+            ValueError: the sound has been finished.
+        """
+        self._check_open()
+        self._finished = True
         if not self._given:
             return np.zeros((self._channels, 0), np.float32)
         total = self._task.num_frames(self._given)
@@ -104,6 +121,13 @@ class EnhanceStream:
             self._waiting = self._waiting[:, size:]
             ready += self._drain(total)
         return self._cut(ready)
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise ValueError(
+                "a sound takes nothing after finish(); begin the next one with an EnhanceStream of "
+                "its own"
+            )
 
     def _zeros(self, samples: int) -> np.ndarray:
         return np.zeros((self._channels, samples), self._dtype)

@@ -68,3 +68,13 @@ def test_there_and_back_keeps_what_both_rates_hold():
 def test_bad_rates():
     with pytest.raises(ValueError, match="above 0; got 0 and 16000"):
         StreamResampler(0, 16_000)
+
+
+@pytest.mark.parametrize("to_hz", [8_000, 16_000])
+def test_blocks_that_do_not_belong_to_the_sound(to_hz):
+    stream = StreamResampler(16_000, to_hz, channels=2)
+    with pytest.raises(ValueError, match=r"blocks \[2, time\] until finish\(\); got \[1, 10\]"):
+        stream.push(np.zeros((1, 10), np.float32))
+    stream.finish()
+    with pytest.raises(ValueError, match="it is finished: begin a StreamResampler"):
+        stream.push(np.zeros((2, 10), np.float32))

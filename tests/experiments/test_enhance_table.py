@@ -46,6 +46,36 @@ def test_a_table_has_the_columns_that_could_be_computed():
     )
 
 
+def test_figures_that_are_not_finite_are_null():
+    rows = [{"name": "noisy input", "pesq": float("nan"), "stoi": 0.5, "pesq_clips": 0}]
+    assert json.loads(enhance_table.as_json(rows), parse_constant=pytest.fail) == [
+        {"name": "noisy input", "pesq": None, "stoi": 0.5, "pesq_clips": 0}
+    ]
+
+
+def test_a_clip_has_one_gain_at_which_no_estimate_is_cut(tmp_path):
+    tone = np.sin(0.3 * np.arange(200, dtype=np.float32))[None]
+    lengths = np.array([150], np.int32)
+    clips = enhance_table.SplitClips(0.5 * tone, 0.25 * tone, lengths, ["go_1"], 16_000)
+    enhance_table.write_sounds(tmp_path, {"clean": clips.clean, "STRF": 4 * tone}, clips)
+    made = {path.name: soundfile.read(path)[0] for path in tmp_path.iterdir()}
+    assert {name: len(sound) for name, sound in made.items()} == {
+        "go_1_clean.wav": 150,
+        "go_1_strf.wav": 150,
+    }
+    peak = 4 * np.abs(tone[0, :150]).max()
+    np.testing.assert_allclose(made["go_1_strf.wav"], 4 * tone[0, :150] / peak, atol=1e-4)
+    np.testing.assert_allclose(made["go_1_clean.wav"], 0.25 * tone[0, :150] / peak, atol=1e-4)
+
+
+def test_what_cannot_be_computed_at_the_rate_is_said_first(tmp_path, noisy_root, capsys):
+    config = small(noisy_root)
+    config.data.kwargs.sample_rate_hz = 11_025
+    with pytest.raises(ValueError, match="--only must name one loss or more"):
+        enhance_table.compare(config, tmp_path, [])
+    assert "left out of the table: PESQ is defined at 8000 and 16000 Hz" in capsys.readouterr().out
+
+
 def test_what_does_not_fit(tmp_path, noisy_root):
     with pytest.raises(ValueError, match="--only takes names of SI-SDR, multi-resolution STFT"):
         enhance_table.compare(small(noisy_root), tmp_path, ["L1"])
@@ -69,7 +99,7 @@ def test_a_small_table(tmp_path, noisy_root):
         assert row["SI-SDR"] == pytest.approx(-row["si_sdr_db"], abs=1e-3)
     assert rows[0]["si_sdr_improvement_db"] == pytest.approx(0, abs=1e-5)
     assert -5.5 < rows[0]["si_sdr_db"] < 10.5
-    assert json.loads((tmp_path / "enhance_table.json").read_text()) == rows
+    assert (tmp_path / "enhance_table.json").read_text() == enhance_table.as_json(rows)
     assert (tmp_path / "enhance_table.md").read_text().count("\n") == 8
     sounds = sorted((tmp_path / "audio").iterdir())
     assert len(sounds) == 7

@@ -88,7 +88,12 @@ def test_pieces_equal_the_whole(physics, learner):
 
 def test_nothing_gives_nothing():
     stream = EnhanceStream(*started(LogMel(sample_rate_hz=RATE_HZ, n_mels=6), CAUSAL))
+    with pytest.raises(ValueError, match=r"channels of the sound, 1; got \[2, 30\]: give"):
+        stream.push(sound(2, 30))
     assert stream.finish().shape == (1, 0)
+    for late in (stream.finish, lambda: stream.push(sound(1, 30))):
+        with pytest.raises(ValueError, match="takes nothing after finish"):
+            late()
 
 
 def test_memory_does_not_grow_with_the_sound():
