@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from hybrid.disk import DiskFullError
 from hybrid.leaves import decode, encode, require_match, unique_leaves
 from hybrid.manifest import (
     FORMAT_VERSION,
@@ -54,6 +55,11 @@ _NAME = re.compile(r"step_(\d{9,})")
 _PARTIAL, _DISCARDED, _REPLACED = ".partial-", ".discarded-", ".replaced-"
 # Beside the arrays: metadata, and the room that the file system itself wants.
 _SPARE_BYTES = 4 << 20
+
+
+class NoRoomError(CheckpointError, DiskFullError):
+    """A checkpoint was not begun, for the disk has no room for the whole of it."""
+
 
 Tree = Any
 T = TypeVar("T")
@@ -114,8 +120,8 @@ class Checkpoints:
             protected: steps whose checkpoints stay whatever their age.
 
         Raises:
-            CheckpointError: a leaf or an extra that cannot be saved, or no space on the disk. The
-                checkpoints from before are untouched.
+            CheckpointError: a leaf or an extra that cannot be saved, or, as a `DiskFullError` too,
+                no space on the disk. The checkpoints from before are untouched.
             OSError: the disk failed; likewise.
         """
         leaves = {name: encode(name, leaf) for name, leaf in unique_leaves(state).items()}
@@ -192,6 +198,10 @@ class Checkpoints:
             return {name: (stored.get(_stored_name(name)), saved[name]) for name in saved}
 
         return self._choose(read, step)
+
+    def extras(self, step: int) -> dict[str, Any]:
+        """Returns what was saved beside the state, without checking that it is undamaged."""
+        return json.loads((self._path(step) / "extras.json").read_text(encoding="utf-8"))
 
     def verify(self, step: int) -> dict[str, Any]:
         """Checks the checksum of every file of a checkpoint and returns its manifest.
@@ -284,8 +294,7 @@ class Checkpoints:
             decode(name, stored.get(_stored_name(name)), saved[name], leaf)
             for name, leaf in asked.items()
         ]
-        extras = json.loads((path / "extras.json").read_text(encoding="utf-8"))
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), extras
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), self.extras(step)
 
     def _write_state(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         # Orbax refuses arrays without elements; the manifest alone says all about those.
@@ -297,7 +306,7 @@ class Checkpoints:
     def _require_space(self, num_bytes: int, step: int) -> None:
         free, needed = shutil.disk_usage(self.directory).free, num_bytes + _SPARE_BYTES
         if free < needed:
-            raise CheckpointError(
+            raise NoRoomError(
                 f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB, {self.directory} has "
                 f"{free / 1e6:.0f} MB free; {self._last()}. Free some space and run the same "
                 "command again"

@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 from data.prefetch import Prefetch
 from hybrid.bookkeeping import Bookkeeping
 from hybrid.build import Experiment, build
-from hybrid.checkpoints import Checkpoints
+from hybrid.checkpoints import CheckpointError, Checkpoints
 from hybrid.clock import Clock
 from hybrid.disk import full_disk_explained
 from hybrid.evaluation import evaluate
 from hybrid.parts import evaluation_loader, evaluation_metrics, start, training_loader
 from hybrid.progress import Progress
-from hybrid.recovery import due_steps, examine, last_due
+from hybrid.recovery import examine, kept_to_go_back, last_due
 from hybrid.signals import HeldSignals, RunStopped, StopRequested
 from hybrid.state import HybridState
 from hybrid.step import make_step
@@ -249,6 +249,12 @@ class _Fit:
         """Returns to the last checkpoint that was due; the data go on from where they are."""
         now, every = int(self.state.step), self.config.checkpoint_every_steps
         found = last_due(self.checkpoints, self.state, every, now)
+        if found is None and self.book.origin:
+            raise CheckpointError(
+                "a run with config.init_from goes back to a checkpoint, and none in "
+                f"{self.workdir} that was due is intact: its own initial values would not be what "
+                "it began with"
+            )
         if found is None:
             self.state, book = start(self.experiment)[0], Bookkeeping()
         else:
@@ -319,7 +325,7 @@ class _Fit:
         protected += [self.book.best["step"]] if self.book.best else []
         # The one to go back to: others, of a better evaluation or a signal, must not push it out.
         step, every = int(self.state.step), self.config.checkpoint_every_steps
-        protected += due_steps([*self.checkpoints.steps(), step], every, step)[-1:]
+        protected += kept_to_go_back(self.checkpoints, every, step)
         self.checkpoints.save(step, self.state, extras, protected)
         self.unsaved = False
 

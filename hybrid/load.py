@@ -96,4 +96,9 @@ def _restored(checkpoints: Checkpoints, like: HybridState, step: int | str | Non
             f"the best checkpoint in {checkpoints.directory} is not known: train with "
             "config.checkpoint_best_metric, the name of a metric, or ask for 'latest'"
         )
+    if best["step"] not in checkpoints.steps():
+        raise ValueError(
+            f"the best checkpoint in {checkpoints.directory}, of step {best['step']}, is gone, for "
+            "the run has fallen back to an older one since: ask for 'latest', or train further"
+        )
     return checkpoints.restore(like, best["step"])[0]

@@ -1,5 +1,6 @@
 """What becomes of a run whose step was not finite: it stops, leaves the step out, or goes back."""
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Iterable
@@ -93,8 +94,19 @@ def last_due(
     return None
 
 
+def kept_to_go_back(checkpoints: Checkpoints, every: int, step: int) -> list[int]:
+    """Returns what a run may go back to from `step`: the newest due, and the best that it knew."""
+    found = due_steps([*checkpoints.steps(), step], every, step)[-1:]
+    best = None
+    if found and found != [step]:
+        # A damaged one protects nothing; `last_due` will find that out.
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            best = checkpoints.extras(found[0])["book"]["best"]
+    return found + ([best["step"]] if best else [])
+
+
 def due_steps(steps: Iterable[int], every: int, step: int) -> list[int]:
-    """Returns those of `steps` up to `step` that a run may go back to: every so many, and 0."""
+    """Returns those of `steps` up to `step` whose checkpoint was due: every so many, and 0."""
     return [n for n in steps if n <= step and (n == 0 or (every and n % every == 0))]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import hybrid
 from hybrid.checkpoints import CheckpointError, Checkpoints
-from hybrid.disk import DiskFullError, is_full
+from hybrid.disk import DiskFullError, full_disk_explained, is_full
 from hybrid.writers import read_rows, without_clock
 
 TOYS = ("toy_parts",)
@@ -152,6 +152,24 @@ def test_a_disk_that_fills_up_is_an_error_and_the_run_goes_on_later(short_config
     assert [path.name for path in store.directory.glob(".*")] == []
     assert bits(hybrid.fit(short_config, full)) == bits(expected)
     assert rows(full) == rows(whole)
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_a_full_one(short_config, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(DiskFullError, match="of step 3 needs 4 MB"):
+        hybrid.fit(short_config, tmp_path)
+
+
+def test_the_memory_of_workers_is_no_disk(tmp_path):
+    for error in (
+        RuntimeError("unable to write to file </torch_7_1>: No space left on device (28)"),
+        OSError(28, "No space left on device", "/dev/shm/x"),
+    ):
+        assert not is_full(error)
+        with pytest.raises(type(error), match="No space") as caught, full_disk_explained(tmp_path):
+            raise error
+        assert "lower config.data.num_workers" in caught.value.__notes__[0]
 
 
 def test_only_a_full_disk_is_taken_for_one():

@@ -1,5 +1,8 @@
 """The newest, every n-th and the best checkpoint stay, all others go."""
 
+import importlib
+import shutil
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -52,6 +55,24 @@ def test_a_run_keeps_the_best_and_loads_it(toy_config, tmp_path):
     assert int(hybrid.load(tmp_path, "best", trusted=trusted).state.step) == best
     with pytest.raises(ValueError, match="got 'worst'"):
         hybrid.load(tmp_path, "worst", trusted=trusted)
+
+
+def test_the_best_that_a_run_may_go_back_to_stays(toy_config, tmp_path, monkeypatch):
+    toy_config.num_steps, toy_config.eval_every_steps = 8, 2
+    toy_config.checkpoint_every_steps, toy_config.keep_checkpoints = 6, 1
+    toy_config.checkpoint_best_metric = "loss"
+    losses = iter([0.9, 0.5, 0.7, 0.1])
+    loop = importlib.import_module("hybrid.fit")
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"loss": next(losses)})
+    hybrid.fit(toy_config, tmp_path)
+    # The one of step 6 was due, and knows of that of step 4.
+    store = Checkpoints(tmp_path / "checkpoints")
+    assert store.steps() == [4, 6, 8]
+    assert store.extras(6)["book"]["best"]["step"] == 4
+    shutil.rmtree(store.directory / "step_000000004")
+    shutil.rmtree(store.directory / "step_000000008")
+    with pytest.raises(ValueError, match="of step 4, is gone"):
+        hybrid.load(tmp_path, "best", trusted=("toy_parts",))
 
 
 def test_settings_that_cannot_work_are_refused_before_the_start(toy_config, tmp_path):

@@ -1,5 +1,7 @@
 """A run starts with leaves of another one: those that are asked for, all of them, or none."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from ml_collections import ConfigDict
 
 import hybrid
 from hybrid.build import build
-from hybrid.checkpoints import CheckpointMismatch, Checkpoints
+from hybrid.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
 from hybrid.inspection import initial_state
 from hybrid.parts import start
 from hybrid.paths import named_leaves
@@ -16,6 +18,18 @@ from hybrid.transfer import transfer
 from hybrid.workdir import WorkdirConflict
 
 TOYS = ("toy_parts",)
+
+
+def test_a_run_that_took_leaves_never_goes_back_to_its_own(trained, monkeypatch):
+    _, config, folder = trained
+    config = child(config, folder, num_steps=6)
+    config.data.kwargs, config.nonfinite.policy = {"poisoned": 5}, "roll_back"
+    config.checkpoint_every_steps = 12
+    loop = importlib.import_module("hybrid.fit")
+    # As if that of step 0 were damaged.
+    monkeypatch.setattr(loop, "last_due", lambda *_: None)
+    with pytest.raises(CheckpointError, match="would not be what it began with"):
+        hybrid.fit(config, folder / "child")
 
 
 @pytest.fixture
