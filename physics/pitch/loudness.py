@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from physics import audio as ears
@@ -73,5 +74,6 @@ def a_weighted_loudness_db(
     # Both halves of the spectrum, and twice: a sine's mean square is half of its peak's.
     weights[1 : (n_fft + 1) // 2] *= 2
     weights *= 2 / (n_fft * np.sum(taps**2))
-    level = power @ jnp.asarray(weights, power.dtype)
+    weights = jnp.asarray(weights, power.dtype)
+    level = jnp.matmul(power, weights, precision=lax.Precision.HIGHEST)
     return 10 / np.log(10) * jnp.log(jnp.maximum(level, 10 ** (-range_db / 10)))

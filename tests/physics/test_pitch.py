@@ -123,6 +123,15 @@ def test_loudness_is_in_decibels_of_full_scale():
     np.testing.assert_allclose(silent, -80, atol=1e-4)
 
 
+def test_loudness_is_a_sum_in_full_precision_on_any_device():
+    """Where the default is shorter, -80 dB beside 0 dB would be off by rounding."""
+    jaxpr = jax.make_jaxpr(lambda x: pitch.a_weighted_loudness_db(x, RATE_HZ, 160))(
+        jnp.zeros((1, 800))
+    )
+    text = str(jaxpr)
+    assert text.count("dot_general") == text.count("(Precision.HIGHEST, Precision.HIGHEST)") == 1
+
+
 def test_loudness_is_ddsps_but_for_its_zero():
     """Mean over bins of A-weighted power of frames of 512 samples, in dB."""
     audio = 0.1 * np.random.default_rng(0).standard_normal((1, 4096))
