@@ -4,8 +4,9 @@
 
 Trains the autoencoder (resumes it, or finds it finished), tunes a channel vocoder on the same loss,
 pitch and training notes, and writes `ddsp_table.md`: the loss of both on held-out notes; the loss
-between two sounds of the same controls that differ in their noise alone, which none can beat; and
-the error of the measured pitch where the data know it. Sounds of all are in `WORKDIR/sounds`.
+between two sounds of the same controls that differ in their noise alone, which is what the noise
+costs; and the error of the measured pitch where the data know it. Sounds of all are in
+`WORKDIR/sounds`, and in TensorBoard.
 """
 
 import pathlib
@@ -17,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
+from experiments.listening import at_one_gain, write_sounds
 
 VOCODER_BANDS = 40
 # Of several, the window with which it comes closest to notes.
@@ -54,7 +56,8 @@ def make_table(
     plain = vocoder.init()
     tuned, course = tune_vocoder(loaded, vocoder, plain, tuning_steps)
     results = judge(loaded, vocoder, {"vocoder as it is": plain, "vocoder, tuned": tuned})
-    write_sounds(results["sounds"], loaded.physics.sample_rate_hz, workdir / "sounds")
+    rate_hz, step = loaded.physics.sample_rate_hz, int(loaded.state.step)
+    write_sounds(some_sounds(results["sounds"]), rate_hz, workdir, "sounds", step)
     title = f"{VOCODER_BANDS} bands, tuned {len(course)} steps: {course[0]:.3f} to {course[-1]:.3f}"
     write_atomic(workdir / "ddsp_table.md", render(results, title))
     return {name: results[name] for name in ("losses", "cents", "clips")}
@@ -109,7 +112,8 @@ def tune_vocoder(loaded: Any, vocoder: Any, params: Any, steps: int) -> tuple[An
             return loaded.task.losses(audio, batch["audio"], batch["lengths"])
 
         value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(gradient, state)
         return vocoder.project(optax.apply_updates(params, updates)), state, value
 
     state, course, batches = optimizer.init(params), [], training_loader(loaded)
@@ -159,7 +163,9 @@ def judge(loaded: Any, vocoder: Any, vocoders: Mapping[str, Any]) -> dict[str, A
             }
             for name, pair in targets.items()
         }
-        return found, losses, heard["f0_hz"], heard["confidence"]
+        # Measured whatever the task is given: known pitches would be held against themselves.
+        measured, _ = task.pitch_loudness.run({}, batch["audio"], lengths=batch["lengths"])
+        return found, losses, measured["f0_hz"], measured["confidence"]
 
     totals: dict[str, dict[str, float]] = {}
     sounds: dict[str, list[np.ndarray]] = {}
@@ -182,37 +188,45 @@ def judge(loaded: Any, vocoder: Any, vocoders: Mapping[str, Any]) -> dict[str, A
 
 
 def pitch_errors(f0_hz: np.ndarray, confidence: np.ndarray, known_hz: np.ndarray) -> list[float]:
-    """Error in cents of each note's median pitch [notes, frames], where it is periodic."""
+    """Error in cents of each note's median pitch [notes, frames], where it is periodic.
+
+    NaN for a note that is nowhere so.
+    """
     errors = []
     for found, sure, known in zip(f0_hz, confidence >= _CONFIDENCE, known_hz, strict=True):
         heard = found[sure & (found > 0)]
-        if heard.size:
-            errors.append(abs(1200 * float(np.log2(np.median(heard) / known))))
+        error = abs(1200 * float(np.log2(np.median(heard) / known))) if heard.size else np.nan
+        errors.append(error)
     return errors
 
 
-def summarise(cents: Sequence[float]) -> dict[str, float] | None:
-    """Median and largest error, and the share of notes within 20 cents; None without notes."""
+def summarise(cents: Sequence[float]) -> dict[str, float | int] | None:
+    """What pitch errors come to; None without notes.
+
+    Returns:
+        `notes`, and how many of them were `periodic` somewhere; `median` and `largest` error of
+        these, NaN if there are none; the share `within` 20 cents, of all notes.
+    """
     if not cents:
         return None
     errors = np.asarray(cents)
-    within = float(np.mean(errors < 20))
-    return {"median": float(np.median(errors)), "largest": float(errors.max()), "within": within}
+    heard = errors[~np.isnan(errors)]
+    return {
+        "notes": errors.size,
+        "periodic": heard.size,
+        "median": float(np.median(heard)) if heard.size else np.nan,
+        "largest": float(heard.max()) if heard.size else np.nan,
+        "within": float(np.mean(errors < 20)),
+    }
 
 
-def write_sounds(
-    sounds: Mapping[str, Sequence[np.ndarray]], sample_rate_hz: float, folder: pathlib.Path
-) -> None:
-    """Writes some clips of each kind as WAV files."""
-    import soundfile
-
-    folder.mkdir(parents=True, exist_ok=True)
-    count = len(sounds["original"])
+def some_sounds(sounds: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Some clips of each kind, by number and kind, at one gain for each number."""
+    chosen, count = {}, len(sounds["original"])
     for place in sorted({round(p) for p in np.linspace(0, count - 1, min(_SOUNDS, count))}):
-        peak = max(1.0, *(float(np.abs(clips[place]).max()) for clips in sounds.values()))
-        for name, clips in sounds.items():
-            file = folder / f"{place:03d}_{name.replace(',', '').replace(' ', '_')}.wav"
-            soundfile.write(file, clips[place] / peak, int(sample_rate_hz), subtype="PCM_16")
+        clips = at_one_gain({name: clips[place] for name, clips in sounds.items()})
+        chosen |= {f"{place:03d} {name}": clip for name, clip in clips.items()}
+    return chosen
 
 
 def render(results: Mapping[str, Any], about_vocoder: str) -> str:
@@ -234,9 +248,10 @@ def render(results: Mapping[str, Any], about_vocoder: str) -> str:
     if results["cents"]:
         cents = results["cents"]
         found = f"{cents['median']:.1f} cents off in the median, {cents['largest']:.1f} at most"
-        share = f"{100 * cents['within']:.0f} % within 20"
+        share = f"{100 * cents['within']:.0f} % of all within 20"
         about = "Pitch of a note (median of its periodic frames) against the known one"
-        lines += ["", f"{about}: {found}, {share}."]
+        heard = f"{cents['periodic']} of {cents['notes']} notes had periodic frames"
+        lines += ["", f"{about}: {heard}; {found}; {share}."]
     return "\n".join(lines) + "\n"
 
 

@@ -3,19 +3,18 @@
     python -m experiments.timbre_transfer --workdir=runs/ddsp --source=flute --target=brass
 
 Writes WAV files below `WORKDIR/transfer`: each held-out note of the source, the note of the target
-that lends its timbre, and the result, which no instrument has played.
+that lends its timbre, and the result, which no instrument has played. TensorBoard has them too.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments.launch import run
-
-_PEAK = 0.7
+from experiments.listening import at_one_gain, write_sounds
 
 
 def define_flags() -> None:
@@ -55,7 +54,9 @@ def transfer(loaded: Any, source: str, target: str, notes: int) -> dict[str, np.
 
     @jax.jit
     def play(playing: Any, lending: Any) -> Any:
-        heard = task.hear(physics, playing) | {"timbre": task.hear(physics, lending)["timbre"]}
+        lent = task.hear(physics, lending)
+        heard = task.hear(physics, playing)
+        heard |= {"timbre": lent["timbre"], "timbre_mask": lent["mask"]}
         controls, _ = task.decode(state.learner.params, state.collections, heard)
         time = playing["audio"].shape[1]
         return task.sound(physics, controls, jax.random.key(0), time, playing["lengths"])
@@ -66,6 +67,18 @@ def transfer(loaded: Any, source: str, target: str, notes: int) -> dict[str, np.
         "timbre": np.asarray(lending["audio"]),
         "result": result,
     }
+
+
+def write_transfer(
+    loaded: Any, sounds: Mapping[str, np.ndarray], folder: str
+) -> list[pathlib.Path]:
+    """Writes what `transfer` gives into a folder of the run, the three of a note at one gain."""
+    named = {}
+    for number, clips in enumerate(zip(*sounds.values(), strict=True)):
+        together = at_one_gain(dict(zip(sounds, clips, strict=True)))
+        named |= {f"{number} {name}": clip for name, clip in together.items()}
+    rate_hz, step = loaded.physics.sample_rate_hz, int(loaded.state.step)
+    return write_sounds(named, rate_hz, loaded.workdir, folder, step)
 
 
 def _notes(loaded: Any, name: str, count: int) -> dict[str, Any]:
@@ -89,21 +102,13 @@ def main(argv: Sequence[str]) -> None:
     """Transfers, writes and prints where to."""
     if len(argv) > 1:
         raise ValueError(f"timbre_transfer takes flags only, got {' '.join(argv[1:])}: see --help")
-    import soundfile
-
     import hybrid
 
     values = flags.FLAGS
     loaded = hybrid.load(values.workdir, data_root=values.data_root)
     sounds = transfer(loaded, values.source, values.target, values.notes)
-    folder = pathlib.Path(values.workdir) / "transfer"
-    folder.mkdir(exist_ok=True)
-    for name, clips in sounds.items():
-        for number, clip in enumerate(clips):
-            file = folder / f"{values.source}_to_{values.target}_{number}_{name}.wav"
-            scaled = clip * (_PEAK / max(float(np.abs(clip).max()), 1e-9))
-            soundfile.write(file, scaled, int(loaded.physics.sample_rate_hz), subtype="PCM_16")
-            print(file)
+    for file in write_transfer(loaded, sounds, f"transfer/{values.source}_to_{values.target}"):
+        print(file)
 
 
 if __name__ == "__main__":

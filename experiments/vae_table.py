@@ -5,7 +5,8 @@
 Trains the variational autoencoder (resumes it, or finds it finished) and writes `vae_table.md`:
 squared error on held-out clips, beside that of principal components of the training clips, as many
 as there are latents. Pictures and sounds of reconstructions, samples and interpolations go beside
-it; sounds are found by descent through the ear, which is told nothing but cochleagrams.
+it, sounds also into TensorBoard; they are found by descent through the ear, which is told nothing
+but cochleagrams.
 """
 
 import pathlib
@@ -17,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
+from experiments.listening import write_sounds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,8 +43,8 @@ def make_table(
     """Trains, compares on the test split, and writes table, pictures and sounds.
 
     Returns:
-        `rows` (split, then squared errors by name), `latents`, and what inversion reached:
-        relative squared errors by name.
+        `errors`, squared, by code; `latents`, how many; and `inversion`, what the search for sounds
+        reached: relative squared errors by picture.
     """
     import hybrid
     from hybrid.workdir import write_atomic
@@ -61,7 +63,9 @@ def make_table(
     for name, clips in pictures.items():
         figure = picture_grid(clips, loaded.physics.hop_samples / loaded.physics.sample_rate_hz)
         _save(figure, workdir / f"{name}.png")
-    reached = write_sounds(loaded, pictures, workdir / "sounds", inversion_steps)
+    sounds, reached = find_sounds(loaded, pictures, inversion_steps)
+    rate_hz, step = loaded.physics.sample_rate_hz, int(loaded.state.step)
+    write_sounds(sounds, rate_hz, workdir, "sounds", step)
     write_atomic(workdir / "vae_table.md", render(errors, len(test), reached))
     return {"errors": errors, "latents": latents.shape[1], "inversion": reached}
 
@@ -147,21 +151,16 @@ def picture_grid(clips: Mapping[str, np.ndarray], hop_s: float) -> "Figure":
     return figure
 
 
-def write_sounds(
-    loaded: Any,
-    pictures: Mapping[str, Mapping[str, np.ndarray]],
-    folder: pathlib.Path,
-    steps: int,
-) -> dict[str, float]:
-    """Writes a WAV file for each cochleagram; returns what inversion reached, by picture."""
+def find_sounds(
+    loaded: Any, pictures: Mapping[str, Mapping[str, np.ndarray]], steps: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """A sound of each cochleagram, all of one peak, and what inversion reached, by picture."""
     import jax
     import jax.numpy as jnp
-    import soundfile
 
     from hybrid.inversion import invert
 
-    folder.mkdir(parents=True, exist_ok=True)
-    rate_hz, reached = loaded.physics.sample_rate_hz, {}
+    sounds, reached = {}, {}
     for name, clips in pictures.items():
         targets = jnp.asarray(np.stack(list(clips.values())))
         samples = targets.shape[1] * loaded.physics.hop_samples
@@ -171,10 +170,9 @@ def write_sounds(
         )
         reached[name] = float(np.mean(errors[-1]))
         for title, clip in zip(clips, audio, strict=True):
-            file = folder / f"{name}_{title.replace(' %', '').replace(' ', '_')}.wav"
-            scaled = clip * (_PEAK / max(float(np.abs(clip).max()), 1e-9))
-            soundfile.write(file, scaled, int(rate_hz), subtype="PCM_16")
-    return reached
+            scale = _PEAK / max(float(np.abs(clip).max()), 1e-9)
+            sounds[f"{name} {title}"] = clip * scale
+    return sounds, reached
 
 
 def render(errors: Mapping[str, float], clips: int, reached: Mapping[str, float]) -> str:
