@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from hybrid.manifest import CheckpointError
+
 
 @dataclasses.dataclass
 class Bookkeeping:
@@ -30,6 +32,21 @@ class Bookkeeping:
     origin: dict[str, Any] | None = None
     nonfinite_steps: int = 0
     roll_backs: int = 0
+
+    @classmethod
+    def saved(cls, fields: dict[str, Any]) -> "Bookkeeping":
+        """Returns what a checkpoint holds; what an earlier release did not save has its default.
+
+        Raises:
+            CheckpointError: it was written by a later release.
+        """
+        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise CheckpointError(
+                "a checkpoint's book holds what this release knows, and one holds "
+                f"{', '.join(unknown)} too: go on with the later release that wrote it"
+            )
+        return cls(**fields)
 
     def plateau(self, loss: float, patience: int) -> None:
         """Takes a validation loss; stops once `patience` evaluations (0: never) brought nothing."""

@@ -23,7 +23,7 @@ from hybrid.recovery import examine, kept_to_go_back, last_due
 from hybrid.signals import HeldSignals, RunStopped, StopRequested
 from hybrid.state import HybridState
 from hybrid.step import make_step
-from hybrid.summaries import write_examples, write_parameters
+from hybrid.summaries import has_examples, write_examples, write_parameters
 from hybrid.transfer import transfer
 from hybrid.watch import NonFiniteError, StepWatch
 from hybrid.workdir import claim, plain
@@ -87,7 +87,7 @@ class _Fit:
         resumed = self.checkpoints.latest_step() is not None
         if resumed:
             self.state, extras = self.checkpoints.restore(self.state)
-            self.book, position = Bookkeeping(**extras["book"]), extras["position"]
+            self.book, position = Bookkeeping.saved(extras["book"]), extras["position"]
             self.book.settle(self.config.early_stop_evals)
             logging.info("resumed %s from step %d", workdir, int(self.state.step))
         elif self.config.init_from:
@@ -258,7 +258,7 @@ class _Fit:
         if found is None:
             self.state, book = start(self.experiment)[0], Bookkeeping()
         else:
-            self.state, book = found[0], Bookkeeping(**found[1]["book"])
+            self.state, book = found[0], Bookkeeping.saved(found[1]["book"])
         book.nonfinite_steps, book.roll_backs = self.book.nonfinite_steps, self.book.roll_backs + 1
         self.book, step = book, int(self.state.step)
         self.checkpoints.discard_after(step)
@@ -301,8 +301,9 @@ class _Fit:
         task, config = self.experiment.task, self.config
         with self.losing_nothing():
             result = evaluate(task, self.state, self.valid_loader)
+            shown = [next(iter(self.valid_loader))] if has_examples(task) else []
         self.writer.scalars(done, result, split="validation")
-        write_examples(self.writer, done, task, self.state, self.valid_loader)
+        write_examples(self.writer, done, task, self.state, shown)
         self.progress.evaluated(done, result)
         self.book.plateau(result["loss"], config.early_stop_evals)
         self.book.evaluation_due, self.unsaved = False, True

@@ -31,6 +31,11 @@ def write_parameters(writer: Any, step: int, physics: Any, params: Tree) -> None
     writer.scalars(step, parameter_scalars(physics, params), split="physics")
 
 
+def has_examples(task: Any) -> bool:
+    """Whether `write_examples` looks at a batch for this task."""
+    return hasattr(task, "examples") or hasattr(task, "features")
+
+
 def write_examples(writer: Any, step: int, task: Any, state: Any, batches: Any) -> None:
     """Writes what the first clip that counts, of the first batch, looks and sounds like.
 
@@ -39,7 +44,7 @@ def write_examples(writer: Any, step: int, task: Any, state: Any, batches: Any) 
     called GROUP/NAME share the scale of their group; of one with `features(physics_params, batch)`
     the features are drawn; of another nothing. A sound that is not finite is left out, and logged.
     """
-    if not (hasattr(task, "examples") or hasattr(task, "features")):
+    if not has_examples(task):
         return
     batch, _ = to_jax(next(iter(batches)))
     if hasattr(task, "examples"):

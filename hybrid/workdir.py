@@ -43,6 +43,7 @@ RUNTIME_FIELDS = frozenset(
     }
 )
 
+_BRANCHES = ("physics_optimizer", "learner_optimizer")
 _ABSENT = "(absent)"
 _PARTIAL = ".partial"
 _STALE_S = 60.0
@@ -139,6 +140,15 @@ def claim(
             )
         for line in refused.values():
             logging.warning("%s: config changed, as allowed: %s", workdir, line)
+        bent = [b for b in _BRANCHES if given.get(b, {}).get("schedule", "constant") != "constant"]
+        if "num_steps" in changes and bent:
+            logging.warning(
+                "%s: %s; the learning rates of %s follow from it, so that they jump here to where "
+                "a run of that many steps would be",
+                workdir,
+                changes["num_steps"],
+                " and ".join(bent),
+            )
         taken = Claim(workdir, found is None, tuple(changes.values()), given, lock)
         if commit:
             taken.commit()

@@ -1,12 +1,16 @@
 """What the data do to a run costs no step: it ends with the bits of one that nothing befell."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import hybrid
-from data import LoaderError
+from data import AudioFileError, LoaderError
+from hybrid.checkpoints import Checkpoints
+from hybrid.writers import read_rows
 
 TOYS = ("toy_parts", "fault_parts")
 
@@ -41,6 +45,35 @@ def test_a_reader_that_fails_once(toy_config, tmp_path, deed, num_workers, messa
         jax.tree.leaves(whole.learner), jax.tree.leaves(state.learner), strict=True
     ):
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_clip_that_cannot_be_shown_costs_no_step(toy_config, tmp_path, monkeypatch):
+    toy_config.num_steps, toy_config.eval_every_steps = 6, 3
+    toy_config.checkpoint_every_steps = 0
+    loop = importlib.import_module("hybrid.fit")
+    make, calls = loop.evaluation_loader, []
+
+    def vanishing(*arguments):
+        loader = make(*arguments)
+        begin = type(loader).__iter__
+
+        class Vanishing(type(loader)):
+            def __iter__(self):
+                calls.append(True)
+                if len(calls) == 2:
+                    raise AudioFileError("gone.wav is no longer there")
+                return begin(self)
+
+        loader.__class__ = Vanishing
+        return loader
+
+    monkeypatch.setattr(loop, "evaluation_loader", vanishing)
+    with pytest.raises(AudioFileError, match="no longer there"):
+        hybrid.fit(toy_config, tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [3]
+    hybrid.fit(toy_config, tmp_path)
+    rows = [row["step"] for row in read_rows(tmp_path) if row["split"] == "validation"]
+    assert rows == [3, 6]
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "soon", True])

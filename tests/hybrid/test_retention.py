@@ -9,7 +9,7 @@ import pytest
 
 import hybrid
 from hybrid.bookkeeping import Bookkeeping
-from hybrid.checkpoints import Checkpoints
+from hybrid.checkpoints import CheckpointError, Checkpoints
 from hybrid.config import check_config
 from hybrid.retention import to_keep
 from hybrid.writers import read_rows
@@ -37,6 +37,12 @@ def test_the_best_is_the_first_of_equals_and_never_a_nan():
     assert book.rank(7, 0.1, "accuracy", "max")
     assert not book.rank(8, 0.1, "accuracy", "max")
     assert book.rank(9, 0.2, "accuracy", "max")
+
+
+def test_a_book_of_a_later_release_is_refused_and_one_of_an_earlier_read():
+    assert Bookkeeping.saved({"best_loss": 0.5}) == Bookkeeping(best_loss=0.5)
+    with pytest.raises(CheckpointError, match="holds mood, omens too"):
+        Bookkeeping.saved({"omens": 1, "mood": 2, "best_loss": 0.5})
 
 
 def test_a_run_keeps_the_best_and_loads_it(toy_config, tmp_path):

@@ -75,6 +75,17 @@ def test_every_difference_is_listed_on_its_line(tmp_path):
     workdirs.claim(tmp_path, config()).release()
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_another_length_moves_learning_rates_and_says_so(tmp_path, caplog, schedule):
+    given = {name: {"schedule": "constant"} for name in ("learner_optimizer", "physics_optimizer")}
+    given["learner_optimizer"]["schedule"] = schedule
+    workdirs.claim(tmp_path, config().to_dict() | given).release()
+    with caplog.at_level("WARNING", logger="absl"):
+        workdirs.claim(tmp_path, config(num_steps=80).to_dict() | given).release()
+    said = "num_steps: 40 -> 80; the learning rates of learner_optimizer follow" in caplog.text
+    assert said == (schedule != "constant")
+
+
 def test_change_is_made_when_allowed(tmp_path):
     workdirs.claim(tmp_path, config()).release()
     with workdirs.claim(tmp_path, config(batch_size=16), allow_change=True) as held:
