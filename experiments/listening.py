@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hybrid.writers import TENSORBOARD_NAME
-
 
 def at_one_gain(clips: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Clips that belong together, all softer alike if one of them exceeds full scale, 1.0."""
@@ -40,6 +38,8 @@ def write_sounds(
     """
     import soundfile
     from tensorboardX import SummaryWriter
+
+    from hybrid.writers import TENSORBOARD_NAME
 
     rate_hz = int(sample_rate_hz)
     (workdir / folder).mkdir(parents=True, exist_ok=True)
