@@ -34,8 +34,9 @@ class Batches:
     Wider types are narrowed to float32 and int32. A batch of fewer rows is filled up with rows of
     weight 0. An array must not be written to after it was given: it may not have been copied.
 
-    Order and augmentation are the iterable's own business. For training it is passed over again and
-    again; for evaluation one pass must end.
+    Order and augmentation are the iterable's own business, and so is how long it takes: no time
+    limit holds for it, unlike for files. For training it is passed over again and again; for
+    evaluation one pass must end.
     """
 
     def __init__(

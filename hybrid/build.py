@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from data.audio_files import AudioFileError
 from data.iterable_loader import IterableLoader
+from data.patience import TooLateError, within
 from data.source import holds_items
 from hybrid.config import check_config, unknown_name_message
 from hybrid.targets import BuildError, check_callable, check_targets, resolve
@@ -190,14 +191,34 @@ def _check_protocol(thing: Any, protocol: tuple[str, ...], part: str, path: str)
         )
 
 
-def batch_shapes(source: Any, batch_size: int, seed: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a training batch, read off one item or batch of the data."""
+def batch_shapes(
+    source: Any, batch_size: int, seed: int = 0, timeout_s: float | int = 120
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a training batch, read off one item or batch of the data.
+
+    Args:
+        source: the data source.
+        batch_size: of the run.
+        seed: of the run.
+        timeout_s: how long the item may take; a batch made elsewhere may take for ever.
+
+    Raises:
+        BuildError: there is no item, or it did not come in time.
+    """
     dataset = source.dataset("train")
     if not holds_items(dataset):
         return _shapes_of_batches(source, dataset, batch_size, seed)
     if not len(dataset):
         raise BuildError("config.data must have training clips, got none: is the root right?")
-    item = {"ids": np.int32(0), "weights": np.float32(1), **dataset[0]}
+    try:
+        first = within(lambda: dataset[0], timeout_s, lambda: None)
+    except TooLateError:
+        name = dataset.name(0) if hasattr(dataset, "name") else "item 0"
+        raise BuildError(
+            f"config.data must give its first clip within data.timeout_s={timeout_s:g} s, and "
+            f"{name} did not come; look at the file and its disk, or raise the time"
+        ) from None
+    item = {"ids": np.int32(0), "weights": np.float32(1), **first}
     return {
         name: jax.ShapeDtypeStruct((batch_size, *np.shape(value)), value.dtype)
         for name, value in item.items()
@@ -232,7 +253,9 @@ def _shapes_of_batches(
 def _check_shapes(experiment: Experiment, num_classes: int) -> None:
     config, task, physics = experiment.config, experiment.task, experiment.physics
     with _blame("data", config, "gives no first batch"):
-        shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
+        shapes = batch_shapes(
+            experiment.source, config.batch_size, config.seed, config.data.timeout_s
+        )
     key = jax.eval_shape(lambda: jax.random.key(0))
     with _blame("physics", config, "init(key) failed"):
         params = jax.eval_shape(physics.init, key)

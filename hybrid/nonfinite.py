@@ -1,6 +1,6 @@
 """Keeps what a step that was not finite was given, so that it can be looked at again anywhere.
 
-On disk, in WORKDIR/nonfinite/step_000000017/ (format 1):
+On disk, in WORKDIR/nonfinite/step_000000017/ (format 1; with -2 behind it for a second such batch):
 
     report.json     the step, what of it was not finite, where it began, in which clips
     batch.npz       the batch
@@ -11,9 +11,11 @@ On disk, in WORKDIR/nonfinite/step_000000017/ (format 1):
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -135,11 +137,11 @@ def save(
         batch: of the step.
         found: about it.
     """
-    folder = workdir / FOLDER / f"step_{found.step:09d}"
+    arrays = {name: np.asarray(value) for name, value in jax.device_get(batch).items()}
+    folder = _place(workdir / FOLDER / f"step_{found.step:09d}", arrays)
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    arrays = {name: np.asarray(value) for name, value in jax.device_get(batch).items()}
     np.savez(partial / "batch.npz", allow_pickle=False, **arrays)
     write_atomic(partial / "config.json", json.dumps(plain(experiment.config), indent=2) + "\n")
     checkpoints = Checkpoints(partial / "state", keep=1)
@@ -158,9 +160,32 @@ def save(
     loss = report["faults"]["loss"]
     report["faults"]["loss"] = loss if math.isfinite(loss) else str(loss)
     write_atomic(partial / "report.json", json.dumps(report, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    replaced = folder.with_name(f".replaced-{folder.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
     partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     return folder
+
+
+def _place(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """Where a batch goes: a run that went back may meet another one at the same step."""
+    for count in itertools.count(2):
+        if not folder.exists() or _holds(folder, arrays):
+            return folder
+        folder = folder.with_name(f"{folder.name.partition('-')[0]}-{count}")
+    raise AssertionError
+
+
+def _holds(folder: Path, arrays: dict[str, np.ndarray]) -> bool:
+    try:
+        with np.load(folder / "batch.npz", allow_pickle=False) as saved:
+            return set(saved) == set(arrays) and all(
+                saved[name].tobytes() == array.tobytes() for name, array in arrays.items()
+            )
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def replay(folder: str | Path, trusted: Collection[str] = ()) -> tuple[Finding, Finding]:

@@ -15,7 +15,7 @@ from hybrid.state import HybridState, init_state
 def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, BranchOptimizer]]:
     """Returns the state at step 0 and the optimizers of the (physics, learner) branches."""
     config = experiment.config
-    shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
+    shapes = batch_shapes(experiment.source, config.batch_size, config.seed, config.data.timeout_s)
     key = jax.random.key(config.seed)
     physics_shapes, learner_shapes, _ = jax.eval_shape(experiment.task.init, key, shapes)
     optimizers = []
@@ -47,7 +47,7 @@ def start(experiment: Experiment) -> tuple[HybridState, tuple[BranchOptimizer, B
 def evaluation_metrics(experiment: Experiment) -> list[str]:
     """Names of the scalars that an evaluation of the experiment gives."""
     task, config = experiment.task, experiment.config
-    shapes = batch_shapes(experiment.source, config.batch_size, config.seed)
+    shapes = batch_shapes(experiment.source, config.batch_size, config.seed, config.data.timeout_s)
     parts = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)), shapes)
     _, aux = jax.eval_shape(
         lambda p, q, c, batch: task.loss(p, q, c, batch, None, train=False), *parts, shapes

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 import hybrid
 from data import AudioFileError, LoaderError
+from hybrid.build import BuildError
 from hybrid.checkpoints import Checkpoints
 from hybrid.writers import read_rows
 
@@ -45,6 +46,14 @@ def test_a_reader_that_fails_once(toy_config, tmp_path, deed, num_workers, messa
         jax.tree.leaves(whole.learner), jax.tree.leaves(state.learner), strict=True
     ):
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_first_clip_that_never_comes_is_named(toy_config, tmp_path):
+    toy_config.data.target = "fault_parts:NamedSource"
+    toy_config.data.kwargs = {"deed": "hang", "at": 0}
+    toy_config.data.timeout_s = 0.3
+    with pytest.raises(BuildError, match=r"within data\.timeout_s=0\.3 s, and clips/000\.wav"):
+        hybrid.fit(toy_config, tmp_path)
 
 
 def test_a_clip_that_cannot_be_shown_costs_no_step(toy_config, tmp_path, monkeypatch):

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 import hybrid
+from hybrid.build import build
 from hybrid.checkpoints import Checkpoints
-from hybrid.nonfinite import replay
+from hybrid.diagnosis import Place
+from hybrid.nonfinite import Finding, replay, save
+from hybrid.parts import start
 from hybrid.targets import BuildError
-from hybrid.watch import NonFiniteError
+from hybrid.watch import Faults, NonFiniteError
 from hybrid.workdir import WorkdirError
 from hybrid.writers import read_rows, without_clock
 
@@ -188,6 +191,20 @@ def test_a_skipped_step_moves_nothing_and_the_data_go_on(config, tmp_path):
     # Adam counts its updates: one of the six steps made none.
     counts = [leaf for leaf in jax.tree.leaves(run.state.learner.opt_state) if leaf.shape == ()]
     assert {int(count) for count in counts} == {5}
+
+
+def test_another_batch_of_the_same_step_is_kept_beside_the_first(config, tmp_path):
+    experiment = build(config)
+    state, _ = start(experiment)
+    batch = {"ids": np.arange(8, dtype=np.int32), "audio": np.full((8, 160), np.nan, np.float32)}
+    faults = Faults(float("nan"), False, {}, {}, [])
+    place = Place("batch", "forward", "audio", {}, "nan", [0])
+    found = Finding(4, True, True, faults, place, [], "")
+    others = [batch, batch, batch | {"ids": batch["ids"] + 8}, batch]
+    folders = [save(tmp_path, experiment, state, other, found).name for other in others]
+    first, second = "step_000000004", "step_000000004-2"
+    assert folders == [first, first, second, first]
+    assert sorted(path.name for path in (tmp_path / "nonfinite").iterdir()) == [first, second]
 
 
 def test_too_many_are_an_error(config, tmp_path):
