@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from data.torchaudio_compat import load_torchaudio
 
-_WAY_OUT = (
+WAY_OUT = (
     "replace or remove the file, or set on_bad_file='skip' to leave such files out and count them"
 )
 # libsndfile reads what there is of a truncated WAV file and only notes the shortfall in its log.
@@ -25,7 +25,7 @@ class AudioFileError(ValueError):
     @classmethod
     def about(cls, path: pathlib.Path, rule: str, found: str) -> "AudioFileError":
         """Returns the error for one file, which broke `rule` by `found`."""
-        return cls(f"{path}: {rule}; {found}; {_WAY_OUT}")
+        return cls(f"{path}: {rule}; {found}; {WAY_OUT}")
 
 
 def read_clip(

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from data.audio_files import AudioFileError, read_clip, resampled_length
+from data.audio_files import WAY_OUT, AudioFileError, read_clip, resampled_length
 
 Item = dict[str, Any]  # NumPy arrays by name; see data.source.ItemDataset
 _LONGEST_NOISE_S = 600.0
@@ -183,4 +183,7 @@ def read_noise(file: str, file_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
         )
     except AudioFileError as error:
         # Skipping would change which noise other clips get: noise files have to be good.
-        raise ValueError(f"a recording of background noise cannot be used: {error}") from error
+        found = str(error).removesuffix(WAY_OUT)
+        raise ValueError(
+            f"a recording of background noise cannot be used: {found}replace or remove the file"
+        ) from error
