@@ -311,25 +311,6 @@ def test_a_generator_that_ends_is_not_passed_over_twice(repeat):
         next(iter(loader))
 
 
-def test_a_generator_that_has_raised_is_not_at_its_end():
-    raised = []
-
-    def batches():
-        for index in range(3):
-            if index == 1 and not raised:
-                raised.append(True)
-                raise KeyError("once")
-            yield made(index)
-
-    for repeat in (True, False):
-        raised.clear()
-        loader = IterableLoader(batches, batch_size=ROWS, repeat=repeat)
-        assert first_ids(loader, 1) == [0]
-        with pytest.raises(KeyError):
-            next(loader)
-        assert [int(next(loader)["ids"][0]) for _ in range(2)] == [100, 200]
-
-
 BAD = {
     "another length": (
         [made(0), made(1, samples=9)],

@@ -1,5 +1,6 @@
 """A source of batches made elsewhere, named by its import path."""
 
+import numpy as np
 import pytest
 
 from data import IterableLoader, Iterables
@@ -24,6 +25,25 @@ def my_data(tmp_path, monkeypatch):
 def source(target, **more):
     facts = {"class_names": ("no", "yes"), "sample_rate_hz": 8000, "num_samples": 8}
     return Iterables(target=target, **(facts | more))
+
+
+def test_a_generator_that_has_raised_is_not_at_its_end():
+    raised = []
+
+    def batches():
+        for index in range(3):
+            if index == 1 and not raised:
+                raised.append(True)
+                raise KeyError("once")
+            yield {"audio": np.full((2, 8), index, np.float32)}
+
+    for repeat in (True, False):
+        raised.clear()
+        loader = IterableLoader(batches, batch_size=2, repeat=repeat)
+        assert next(loader)["audio"][0, 0] == 0
+        with pytest.raises(KeyError):
+            next(loader)
+        assert [int(next(loader)["audio"][0, 0]) for _ in range(2)] == [1, 2]
 
 
 def test_a_source_of_them_by_import_path(my_data):

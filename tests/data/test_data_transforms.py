@@ -111,6 +111,4 @@ def test_bad_noise_recording(tmp_path, write_clip):
     change = BackgroundNoise((str(stereo),), 16_000, 16_000, 0.0, 0.0)
     says = r"noise cannot be used: .*a\.wav.*; replace or remove the file$"
     with pytest.raises(ValueError, match=says):
-        ValueError, match=r"noise cannot be used: .*a\.wav.*; replace or remove the file$"
-    ):
         change(make_item(), np.random.default_rng(0))
