@@ -38,11 +38,11 @@ HELD_OUT = {
 def get_config() -> ConfigDict:
     """SI-SDR at 16 kHz, 241 bins every 10 ms, dilated convolutions that look back 1.26 s."""
     config = default_config()
-    config.num_steps = 600
+    config.num_steps = 300
     config.batch_size = 32
     config.log_every_steps = 25
-    config.eval_every_steps = 200
-    config.checkpoint_every_steps = 200
+    config.eval_every_steps = 100
+    config.checkpoint_every_steps = 100
 
     config.data.target = "data.noisy_speech:NoisySpeech"
     config.data.root = "datasets"
@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
         "window_s": 0.03,
     }
 
-    config.physics_optimizer.start_step = 200
+    config.physics_optimizer.start_step = 100
     config.physics_optimizer.learning_rate = 1e-2
     config.learner_optimizer.name = "adamw"
     config.learner_optimizer.learning_rate = 2e-3
