@@ -103,7 +103,7 @@ def test_any_value_in_any_field(toy_config):
 
 def everything_but_compiling(config):
     check_config(config)
-    experiment = build(config)
+    build(config)
     shapes = {"ear": jax.ShapeDtypeStruct((3,), np.float32)}
     for branch in ("physics", "learner"):
         settings_of = config[f"{branch}_optimizer"]
