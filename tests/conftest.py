@@ -9,12 +9,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pathlib
+import signal
 
 import jax
 import numpy as np
 import pytest
 import soundfile
 from jaxtyping import install_import_hook
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be what tests start and
+# stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RATE_HZ = 16_000
 WORDS = ("go", "no", "yes")

@@ -49,7 +49,7 @@ def test_train_resume_and_evaluate_with_parts_of_ones_own(tmp_path):
     assert other.returncode != 0
     assert "seed: 0 -> 1" in other.stderr
     assert "Traceback" not in other.stderr
-    result = command("evaluate", workdir)
+    result = command("evaluate", workdir, "--trust=toy_parts")
     assert result.returncode == 0, result.stderr
     assert "accuracy" in result.stdout
     saved = json.loads((tmp_path / "evaluate_test.json").read_text())
