@@ -35,7 +35,7 @@ def load_torchaudio() -> types.ModuleType:
     sys.modules[_EXTENSION] = _absent_extension(reason)
     try:
         return importlib.import_module("torchaudio")
-    except Exception as error:
+    except Exception as error:  # of whatever fails inside torchaudio on import
         del sys.modules[_EXTENSION]
         raise ImportError(
             "torchaudio's Python layer must import without its compiled extension; it did not "

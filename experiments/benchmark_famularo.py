@@ -28,8 +28,9 @@ def main(checkout: str, clips: int, seconds: float) -> None:
     for name in ("librosa", "tqdm"):
         # Imported by them for what is not run here.
         if importlib.util.find_spec(name) is None:
-            sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].tqdm = None  # type: ignore[attr-defined]
+            stub = types.ModuleType(name)
+            vars(stub)["tqdm"] = None
+            sys.modules[name] = stub
     network = importlib.import_module("supervisedSTRF")
     functions = importlib.import_module("strfpy_jax")
     import jax

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from experiments import benchmark_peers as peers
-from experiments import launch
+from experiments import launch, markdown
 
 RATE_HZ = 16000
 
@@ -245,7 +245,7 @@ def table(rows: Sequence[dict[str, Any]], audio_s: float) -> str:
     """Rows of `measured` as Markdown."""
     head = ["front end", "ours, ms", "processor, ms", "peer", "peer, ms", "processor, ms"]
     head += ["ours / peer", "processor"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = []
     for row in rows:
         pair, times = row["pair"], row["times"]
         cells = [pair.name, *(f"{1e3 * t / audio_s:.3g}" for t in np.median(times[:, 0], axis=0))]
@@ -255,8 +255,8 @@ def table(rows: Sequence[dict[str, Any]], audio_s: float) -> str:
         else:
             cells += [f"{1e3 * t / audio_s:.3g}" for t in np.median(times[:, 1], axis=0)]
             cells += [f"{r:.2f}" for r in np.median(times[:, 0] / times[:, 1], axis=0)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown.table(head, lines)
 
 
 def training(rounds: int, famularo_path: str | None, clips: int = 4, seconds: float = 1.0) -> str:

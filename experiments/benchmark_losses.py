@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import launch
+from experiments import launch, markdown
 from experiments.benchmark_frontends import RATE_HZ, compiled, noise, timed
 
 # The yardsticks, which every loss is divided by.
@@ -128,13 +128,13 @@ def table(times: Mapping[str, np.ndarray]) -> str:
     peers = [name for name in (THEIRS, OURS) if name in times]
     head = ["loss and gradient", "ms", "fastest", "processor, ms"]
     head += [f"/ {name}" for name in peers]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for name, mine in times.items():
         wall, processor = 1e3 * np.median(mine, axis=0)
         ratios = [np.median(mine[:, 0] / times[peer][:, 0]) for peer in peers]
         cells = [name, f"{wall:.3g}", f"{1e3 * mine[:, 0].min():.3g}", f"{processor:.3g}"]
-        lines.append("| " + " | ".join(cells + [f"{ratio:.2f}" for ratio in ratios]) + " |")
-    return "\n".join(lines)
+        rows.append(cells + [f"{ratio:.2f}" for ratio in ratios])
+    return markdown.table(head, rows)
 
 
 def app() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import benchmark_google as google
+from experiments import markdown
 from experiments.benchmark_models import Contestant
 
 MODES = {
@@ -92,7 +93,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     peers = [name for name in PEERS if any(name in row["ratio"] for row in rows)]
     head = ["clips", "", "clip, runs", "ms", *(f"{PEERS[name]} / this" for name in peers)]
     head += ["compile, s", "memory, MB"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = []
     for row in rows:
         ratios = [row["ratio"].get(name) for name in peers]
         cells = [
@@ -104,8 +105,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             "" if row["compile_s"] is None else f"{row['compile_s']:.1f}",
             "" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown.table(head, lines)
 
 
 def exponents(scaling: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import launch
+from experiments import launch, markdown
 from experiments.benchmark_frontends import timed
 
 RATE_HZ = 16000
@@ -188,13 +188,13 @@ def measured(found: Sequence[Entry], rounds: int) -> np.ndarray:
 def table(found: Sequence[Entry], times: np.ndarray) -> str:
     """Times as from `measured`, as Markdown."""
     head = ["", "wall, ms", "processor, ms", "times real time, a clip", "memory, MB"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for i, one in enumerate(found):
         each = 1e3 * times[:, i] / one.audio_s
         cells = [f"{np.median(each[:, c]):.3g} ({each[:, c].min():.3g})" for c in (0, 1)]
         cells += [f"{np.median(each[:, 0]) / 1e3:.4f}", f"{one.memory_bytes / 1e6:.0f}"]
-        lines.append("| " + " | ".join([one.name, *cells]) + " |")
-    return "\n".join(lines)
+        rows.append([one.name, *cells])
+    return markdown.table(head, rows)
 
 
 def app() -> None:

@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
-from experiments.listening import at_one_gain, write_sounds
+from experiments.listening import write_sounds
 
 VOCODER_BANDS = 40
 # Of several, the window with which it comes closest to notes.
@@ -222,6 +222,8 @@ def summarise(cents: Sequence[float]) -> dict[str, float | int] | None:
 
 def some_sounds(sounds: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
     """Some clips of each kind, by number and kind, at one gain for each number."""
+    from hybrid.summaries import at_one_gain
+
     chosen, count = {}, len(sounds["original"])
     for place in sorted({round(p) for p in np.linspace(0, count - 1, min(_SOUNDS, count))}):
         clips = at_one_gain({name: clips[place] for name, clips in sounds.items()})

@@ -203,14 +203,15 @@ def write_sounds(folder: pathlib.Path, sounds: Mapping[str, Clips], clips: Split
     """
     import soundfile
 
+    from hybrid.summaries import at_one_gain
+
     folder.mkdir(parents=True, exist_ok=True)
     for index, given in enumerate(zip(*sounds.values(), strict=True)):
         length = int(clips.lengths[index])
-        sizes = (np.abs(clip[:length][np.isfinite(clip[:length])]) for clip in given)
-        peak = max(1.0, *(float(size.max(initial=0)) for size in sizes))
-        for name, clip in zip(sounds, given, strict=True):
+        heard = {name: clip[:length] for name, clip in zip(sounds, given, strict=True)}
+        for name, clip in at_one_gain(heard).items():
             path = folder / f"{clips.names[index]}_{_folder(name)}.wav"
-            soundfile.write(path, clip[:length] / peak, int(clips.sample_rate_hz))
+            soundfile.write(path, clip, int(clips.sample_rate_hz))
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -8,12 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def at_one_gain(clips: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Clips that belong together, all softer alike if one of them exceeds full scale, 1.0."""
-    peak = max([1.0, *(float(np.abs(clip).max(initial=0)) for clip in clips.values())])
-    return {name: clip / peak for name, clip in clips.items()}
-
-
 def write_sounds(
     sounds: Mapping[str, np.ndarray],
     sample_rate_hz: float,

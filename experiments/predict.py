@@ -97,7 +97,7 @@ def _check_labels(loaded: Any) -> None:
     try:
         with jax.enable_x64(loaded.config.precision == "float64"):
             _, aux = jax.eval_shape(lambda *given: eval_step(loaded.task, *given), *params, batch)
-    except Exception as error:
+    except Exception as error:  # of whatever code the task and its parts are
         raise ValueError(
             f"{rule}; {name} cannot be given sound alone ({type(error).__name__}: {error}): take "
             "another run"

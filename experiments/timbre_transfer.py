@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from experiments.launch import run
-from experiments.listening import at_one_gain, write_sounds
+from experiments.listening import write_sounds
 
 
 def define_flags() -> None:
@@ -73,6 +73,8 @@ def write_transfer(
     loaded: Any, sounds: Mapping[str, np.ndarray], folder: str
 ) -> list[pathlib.Path]:
     """Writes what `transfer` gives into a folder of the run, the three of a note at one gain."""
+    from hybrid.summaries import at_one_gain
+
     named = {}
     for number, clips in enumerate(zip(*sounds.values(), strict=True)):
         together = at_one_gain(dict(zip(sounds, clips, strict=True)))

@@ -324,7 +324,7 @@ def _blame(part: str, config: ConfigDict, what: str) -> Iterator[None]:
         yield
     except (BuildError, AudioFileError):
         raise
-    except Exception as error:
+    except Exception as error:  # of whatever code the part is
         raise BuildError(
             f"config.{part} ({config[part].target}) {what}: {type(error).__name__}: {error}"
         ) from error

@@ -25,7 +25,7 @@ def full_disk_explained(workdir: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # libraries in C++ raise types of their own for a full disk
         if not is_full(error):
             if _told(error) and _is_shared(error):
                 error.add_note(

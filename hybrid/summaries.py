@@ -1,7 +1,7 @@
 """What a run shows of itself: parameters in physical units, pictures of features, sounds."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -56,6 +56,16 @@ def write_examples(writer: Any, step: int, task: Any, state: Any, batches: Any) 
         writer.image(step, "cochleagram", features_image(clips[0]))
 
 
+def at_one_gain(clips: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Clips to be compared, all softer alike if one of them exceeds full scale, 1.0.
+
+    What is not finite in them has no say in the gain.
+    """
+    finite = (np.abs(clip[np.isfinite(clip)]) for clip in clips.values())
+    peak = max([1.0, *(float(sizes.max(initial=0)) for sizes in finite)])
+    return {name: clip / peak for name, clip in clips.items()}
+
+
 def _write_examples(writer: Any, step: int, task: Any, state: Any, batch: Any) -> None:
     lengths = np.asarray(batch["lengths"])
     rows = np.flatnonzero((np.asarray(batch["weights"]) > 0) & (lengths > 0))
@@ -72,10 +82,8 @@ def _write_examples(writer: Any, step: int, task: Any, state: Any, batch: Any) -
     if bad:
         logging.warning("step %d: not finite, so not to be heard: %s", step, ", ".join(bad))
     sounds = {name: sound for name, sound in sounds.items() if name not in bad}
-    # One gain for all of them: they are there to be compared.
-    peak = max([1.0, *(float(np.max(np.abs(sound))) for sound in sounds.values())])
-    for name, sound in sounds.items():
-        writer.audio(step, f"audio/{name}", sound / peak, task.physics.sample_rate_hz)
+    for name, sound in at_one_gain(sounds).items():
+        writer.audio(step, f"audio/{name}", sound, task.physics.sample_rate_hz)
     groups = {name: name.rpartition("/")[0] or name for name in pictures}
     for name, picture in pictures.items():
         alike = [pictures[other] for other in pictures if groups[other] == groups[name]]

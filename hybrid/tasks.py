@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from hybrid import metrics
 from learners.base import call_learner, init_learner
 from physics.audio import check_floating
-from physics.base import frame_mask
+from physics.base import frame_mask, sample_mask
 from physics.bounds import map_specs, project
 
 Tree = Any
@@ -75,7 +76,82 @@ class Task(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(Task):
+class FrontEndTask(Task):
+    """Base of tasks whose physics hears the batch first; gives them all but `loss`."""
+
+    def init(self, key: Key[Array, ""], batch: dict[str, Any]) -> tuple[Tree, Tree, Tree]:
+        """Returns initial parameters; the network sees the shape of the physics' features."""
+        physics_key, learner_key = jax.random.split(key)
+        physics_params = self.physics.init(physics_key)
+        features, _ = jax.eval_shape(self.given, physics_params, batch)
+        variables = init_learner(
+            self.learner,
+            learner_key,
+            jnp.zeros(features.shape, features.dtype),
+            jnp.ones(features.shape[:2], bool),
+        )
+        return physics_params, *split_params(variables, features.dtype)
+
+    def features(
+        self, physics_params: Tree, batch: Batch
+    ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
+        """The features of a batch and which of their frames are valid."""
+        audio, lengths = self.audio(batch), batch["lengths"]
+        features, _ = self.physics.apply(physics_params, audio, lengths=lengths)
+        # Ears become channels: a network sees one feature axis, whatever the number of ears.
+        features = features.reshape(*features.shape[:2], -1)
+        return features, frame_mask(features.shape[1], self.physics.hop_samples, lengths)
+
+    def given(
+        self, physics_params: Tree, batch: Batch
+    ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
+        """What the network is given, and which frames of it are valid; by default `features`."""
+        return self.features(physics_params, batch)
+
+    def audio(self, batch: Batch) -> Float[Array, "batch time *ears"]:
+        """The audio of a batch in the precision of the run, silent behind each clip's end."""
+        check_floating(batch["audio"])
+        audio = batch["audio"].astype(jnp.result_type(float))
+        valid = sample_mask(audio.shape[1], batch["lengths"])
+        valid = valid.reshape(*valid.shape, *(1,) * (audio.ndim - 2))
+        return jnp.where(valid, audio, jnp.zeros_like(audio))
+
+    def answer(
+        self,
+        learner_params: Tree,
+        learner_collections: Tree,
+        features: Float[Array, "batch frames channels"],
+        mask: Bool[Array, "batch frames"],
+        key: Key[Array, ""] | None,
+        train: bool,
+    ) -> tuple[Array, Tree]:
+        """What the network gives for features, and its collections after it.
+
+        Args:
+            learner_params: parameters of `learner`.
+            learner_collections: its other collections; outside of training they stay as they are.
+            features: as from `features`.
+            mask: which frames count.
+            key: for dropout and augmentation; None where `train` is False.
+            train: whether this is a training step.
+        """
+        rngs = {}
+        if train and key is not None:
+            rngs = dict(zip(("dropout", "augment"), jax.random.split(key), strict=True))
+        given, collections = call_learner(
+            self.learner,
+            {"params": learner_params, **learner_collections},
+            features,
+            train=train,
+            mask=mask,
+            rngs=rngs,
+            mutable=tuple(learner_collections) if train else (),
+        )
+        return jnp.asarray(given), collections if train else learner_collections
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(FrontEndTask):
     """Front end, then network, then cross-entropy over the clip's label.
 
     Attributes:
@@ -89,33 +165,6 @@ class Classification(Task):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
 
-    def init(self, key: Key[Array, ""], batch: dict[str, Any]) -> tuple[Tree, Tree, Tree]:
-        """Returns initial parameters; the network sees the shape of the physics' features."""
-        physics_key, learner_key = jax.random.split(key)
-        physics_params = self.physics.init(physics_key)
-        features, _ = jax.eval_shape(self.features, physics_params, batch)
-        variables = init_learner(
-            self.learner,
-            learner_key,
-            jnp.zeros(features.shape, features.dtype),
-            jnp.ones(features.shape[:2], bool),
-        )
-        variables = cast_floats(variables, features.dtype)
-        collections = {name: tree for name, tree in variables.items() if name != "params"}
-        return physics_params, variables["params"], collections
-
-    def features(
-        self, physics_params: Tree, batch: Batch
-    ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
-        """The features of a batch and which of their frames are valid."""
-        check_floating(batch["audio"])
-        audio = batch["audio"].astype(jnp.result_type(float))
-        features, _ = self.physics.apply(physics_params, audio, lengths=batch["lengths"])
-        # Ears become channels: a network sees one feature axis, whatever the number of ears.
-        features = features.reshape(*features.shape[:2], -1)
-        mask = frame_mask(features.shape[1], self.physics.hop_samples, batch["lengths"])
-        return features, mask
-
     def loss(
         self,
         physics_params: Tree,
@@ -127,19 +176,11 @@ class Classification(Task):
     ) -> tuple[Float[Array, ""], Aux]:
         """Weighted mean cross-entropy; metrics `accuracy`; outputs `logits`, `predictions`."""
         features, mask = self.features(physics_params, batch)
-        rngs = {}
-        if train and key is not None:
-            rngs = dict(zip(("dropout", "augment"), jax.random.split(key), strict=True))
-        logits, collections = call_learner(
-            self.learner,
-            {"params": learner_params, **learner_collections},
-            features,
-            train=train,
-            mask=mask & (batch["weights"] > 0)[:, None],
-            rngs=rngs,
-            mutable=tuple(learner_collections) if train else (),
+        counted = mask & (batch["weights"] > 0)[:, None]
+        logits, collections = self.answer(
+            learner_params, learner_collections, features, counted, key, train
         )
-        value, scores, outputs = self.judge(jnp.asarray(logits), mask, batch["labels"])
+        value, scores, outputs = self.judge(logits, mask, batch["labels"])
         weights = batch["weights"].astype(value.dtype)
         loss = metrics.weighted_mean(value, weights)
         aux = {
@@ -147,7 +188,7 @@ class Classification(Task):
                 name: metrics.weighted_mean(score, weights) for name, score in scores.items()
             },
             "weight": jnp.sum(weights),
-            "collections": collections if train else learner_collections,
+            "collections": collections,
             "outputs": outputs,
         }
         return loss, aux
@@ -169,6 +210,12 @@ class Classification(Task):
         value = cross_entropy(logits, labels, self.label_smoothing)
         scores = {"accuracy": metrics.hits(logits, labels)}
         return value, scores, {"logits": logits, "predictions": jnp.argmax(logits, axis=-1)}
+
+
+def split_params(variables: Mapping[str, Tree], dtype: Any) -> tuple[Tree, dict[str, Tree]]:
+    """Returns the parameters of a network and its other collections, floats in `dtype`."""
+    cast = {name: cast_floats(tree, dtype) for name, tree in variables.items()}
+    return cast.pop("params"), cast
 
 
 def cast_floats(tree: Tree, dtype: Any) -> Tree:

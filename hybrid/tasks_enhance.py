@@ -15,9 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
 from hybrid import metrics
 from hybrid.losses import WeightedSum, build_losses, si_sdr_db
-from hybrid.tasks import Aux, Batch, Task, Tree, cast_floats
-from learners.base import call_learner, init_learner
-from physics.audio import check_floating
+from hybrid.tasks import Aux, Batch, FrontEndTask, Tree
 from physics.audio import samples as in_samples
 from physics.base import sample_mask
 from physics.spectra import short_time
@@ -26,7 +24,7 @@ SI_SDR = {"si_sdr": {"target": "hybrid.losses:SiSdr"}}
 
 
 @dataclasses.dataclass(frozen=True)
-class Enhancement(Task):
+class Enhancement(FrontEndTask):
     """A mask on the spectra of `audio`, made to sound like `clean`.
 
     Spectra have a square-root Hann window both ways. The network gives `[batch, frames, bins]`,
@@ -100,25 +98,13 @@ class Enhancement(Task):
                 f"{', '.join(sorted(batch))}: take data of pairs, such as "
                 "data.noisy_speech:NoisySpeech"
             )
-        physics_key, learner_key = jax.random.split(key)
-        physics_params = self.physics.init(physics_key)
-        features, _ = jax.eval_shape(
-            lambda params, audio, lengths: self.heard(
-                params, audio.astype(jnp.result_type(float)), lengths
-            ),
-            physics_params,
-            batch["audio"],
-            batch["lengths"],
-        )
-        variables = init_learner(
-            self.learner,
-            learner_key,
-            jnp.zeros(features.shape, features.dtype),
-            jnp.ones(features.shape[:2], bool),
-        )
-        variables = cast_floats(variables, features.dtype)
-        collections = {name: tree for name, tree in variables.items() if name != "params"}
-        return physics_params, variables["params"], collections
+        return super().init(key, batch)
+
+    def given(
+        self, physics_params: Tree, batch: Batch
+    ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
+        """Features at the rate of the spectra, see `heard`."""
+        return self.heard(physics_params, self.audio(batch), batch["lengths"])
 
     def heard(
         self,
@@ -203,30 +189,20 @@ class Enhancement(Task):
             key: for dropout; None where `train` is False.
             train: whether this is a training step.
         """
-        check_floating(batch["audio"])
-        audio = batch["audio"].astype(jnp.result_type(float))
-        lengths, time = batch["lengths"], audio.shape[1]
-        audio = jnp.where(sample_mask(time, lengths), audio, jnp.zeros_like(audio))
+        audio, lengths = self.audio(batch), batch["lengths"]
+        time = audio.shape[1]
         features, mask = self.heard(physics_params, audio, lengths)
-        rngs = {}
-        if train and key is not None:
-            rngs = dict(zip(("dropout", "augment"), jax.random.split(key), strict=True))
-        given, collections = call_learner(
-            self.learner,
-            {"params": learner_params, **learner_collections},
-            features,
-            train=train,
-            mask=mask & (batch["weights"] > 0)[:, None],
-            rngs=rngs,
-            mutable=tuple(learner_collections) if train else (),
+        counted = mask & (batch["weights"] > 0)[:, None]
+        given, collections = self.answer(
+            learner_params, learner_collections, features, counted, key, train
         )
         past = self.window_samples - self.hop_samples
         after = features.shape[1] * self.hop_samples - time
         spectra = self.spectra(jnp.pad(audio, ((0, 0), (past, after))))
-        pieces = self.masked_pieces(jnp.asarray(given), spectra)
+        pieces = self.masked_pieces(given, spectra)
         estimate = short_time.overlap_add(pieces, self.hop_samples)[:, past : past + time]
         estimate = jnp.where(sample_mask(time, lengths), estimate, jnp.zeros_like(estimate))
-        return estimate, collections if train else learner_collections
+        return estimate, collections
 
     def loss(
         self,

@@ -6,12 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from hybrid.losses import WeightedSum, build_losses
-from hybrid.tasks import Aux, Batch, Task, Tree, cast_floats
-from physics.audio import check_floating
-from physics.base import frame_mask, sample_mask
+from hybrid.tasks import Aux, Batch, FrontEndTask, Tree, split_params
 from physics.pitch import PitchLoudness
 from physics.pitch.loudness import WINDOW_S
 
@@ -38,7 +36,7 @@ PITCHES = ("yin", "known")
 
 
 @dataclasses.dataclass(frozen=True)
-class Resynthesis(Task):
+class Resynthesis(FrontEndTask):
     """Front end, decoder, synthesiser, and losses between the sound and what was made of it.
 
     An autoencoder in the manner of DDSP (Engel et al., ICLR 2020): the decoder is given pitch and
@@ -107,34 +105,21 @@ class Resynthesis(Task):
         physics_params = self.physics.init(physics_key)
         heard = jax.eval_shape(self.hear, physics_params, batch)
         heard = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), heard)
-        variables = dict(
-            self.learner.init(
-                {"params": learner_key},
-                heard["f0_hz"],
-                heard["loudness_db"],
-                heard["timbre"],
-                self.sizes(),
-                train=False,
-                mask=heard["mask"],
-            )
+        variables = self.learner.init(
+            {"params": learner_key},
+            heard["f0_hz"],
+            heard["loudness_db"],
+            heard["timbre"],
+            self.sizes(),
+            train=False,
+            mask=heard["mask"],
         )
-        variables = cast_floats(variables, heard["timbre"].dtype)
-        collections = {name: tree for name, tree in variables.items() if name != "params"}
-        return physics_params, variables["params"], collections
+        return physics_params, *split_params(variables, heard["timbre"].dtype)
 
     def sizes(self) -> dict[str, int]:
         """Numbers a frame of each control that the network gives; pitch is not one of them."""
         sizes = self.physics.synth.control_sizes
         return {name: size for name, size in sizes.items() if name != "f0_hz"}
-
-    def features(
-        self, physics_params: Tree, batch: Batch
-    ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
-        """What the front end hears, and which frames are valid."""
-        audio = self._audio(batch)
-        features, _ = self.physics.apply(physics_params, audio, lengths=batch["lengths"])
-        features = features.reshape(*features.shape[:2], -1)
-        return features, frame_mask(features.shape[1], self.physics.hop_samples, batch["lengths"])
 
     def hear(self, physics_params: Tree, batch: Batch) -> dict[str, Any]:
         """What the decoder is given of a batch.
@@ -144,7 +129,7 @@ class Resynthesis(Task):
             [batch, frames, channels] and `mask` [batch, frames].
         """
         timbre, mask = self.features(physics_params, batch)
-        heard, _ = self.pitch_loudness.run({}, self._audio(batch), lengths=batch["lengths"])
+        heard, _ = self.pitch_loudness.run({}, self.audio(batch), lengths=batch["lengths"])
         if self.pitch == "known":
             known_hz = batch["f0_hz"].astype(timbre.dtype)[:, None]
             heard["f0_hz"] = jnp.where(mask, known_hz, jnp.zeros_like(known_hz))
@@ -247,7 +232,7 @@ class Resynthesis(Task):
         )
         counts = batch["weights"] > 0
         lengths = jnp.where(counts, batch["lengths"], jnp.zeros_like(batch["lengths"]))
-        parts = self.losses.parts(estimate, self._audio(batch), lengths)
+        parts = self.losses.parts(estimate, self.audio(batch), lengths)
         aux = {
             "metrics": dict(parts),
             "weight": jnp.sum(counts.astype(estimate.dtype)),
@@ -268,14 +253,8 @@ class Resynthesis(Task):
             physics_params, learner_params, learner_collections, batch
         )
         pictures = {}
-        sounds = {"original": self._audio(batch), "resynthesis": estimate}
+        sounds = {"original": self.audio(batch), "resynthesis": estimate}
         for name, audio in sounds.items():
             again = {**batch, "audio": audio}
             pictures[f"features/{name}"], _ = self.features(physics_params, again)
         return sounds, pictures
-
-    def _audio(self, batch: Batch) -> Float[Array, "batch time"]:
-        check_floating(batch["audio"])
-        audio = batch["audio"].astype(jnp.result_type(float))
-        heard = sample_mask(audio.shape[1], batch["lengths"])
-        return jnp.where(heard, audio, jnp.zeros_like(audio))

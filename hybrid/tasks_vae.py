@@ -8,16 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from hybrid import metrics
-from hybrid.tasks import Aux, Batch, Task, Tree, cast_floats
-from learners.base import init_learner
-from physics.audio import check_floating
-from physics.base import frame_mask
+from hybrid.tasks import Aux, Batch, FrontEndTask, Tree
 
 _SCHEDULE = "schedule"
 
 
 @dataclasses.dataclass(frozen=True)
-class Vae(Task):
+class Vae(FrontEndTask):
     """Front end, encoder, decoder; in training the loss is minus the evidence lower bound.
 
     Squared error over 2 sigma^2 (Gaussian noise of `noise_std`) plus the weighted divergence of the
@@ -55,24 +52,15 @@ class Vae(Task):
 
     def init(self, key: Key[Array, ""], batch: dict[str, Any]) -> tuple[Tree, Tree, Tree]:
         """Returns initial parameters; the network sees the shape of the cochleagrams."""
-        physics_key, learner_key = jax.random.split(key)
-        physics_params = self.physics.init(physics_key)
-        features, _ = jax.eval_shape(self.features, physics_params, batch)
-        example = jnp.zeros(features.shape, features.dtype)
-        variables = cast_floats(init_learner(self.learner, learner_key, example), features.dtype)
-        collections = {name: tree for name, tree in variables.items() if name != "params"}
+        physics_params, learner_params, collections = super().init(key, batch)
         collections[_SCHEDULE] = {"steps": jnp.zeros((), jnp.int32)}
-        return physics_params, variables["params"], collections
+        return physics_params, learner_params, collections
 
     def features(
         self, physics_params: Tree, batch: Batch
     ) -> tuple[Float[Array, "batch frames channels"], Bool[Array, "batch frames"]]:
         """Cochleagrams, 0 behind a clip's end, and which of their frames lie within it."""
-        check_floating(batch["audio"])
-        audio = batch["audio"].astype(jnp.result_type(float))
-        features, _ = self.physics.apply(physics_params, audio, lengths=batch["lengths"])
-        features = features.reshape(*features.shape[:2], -1)
-        mask = frame_mask(features.shape[1], self.physics.hop_samples, batch["lengths"])
+        features, mask = super().features(physics_params, batch)
         return jnp.where(mask[..., None], features, jnp.zeros_like(features)), mask
 
     def loss(

@@ -1,5 +1,6 @@
 """Losses on the samples themselves: errors, and ratios of signal to error."""
 
+import abc
 import dataclasses
 import math
 
@@ -62,33 +63,8 @@ class LogCosh(RowLoss):
 
 
 @dataclasses.dataclass(frozen=True)
-class Snr(RowLoss):
-    """Negative signal-to-noise ratio in dB, averaged over clips.
-
-    Attributes:
-        zero_mean: take the means out of estimate and target first.
-        eps: added to the energy of the error, and to the ratio: bounds the loss on both sides.
-    """
-
-    zero_mean: bool = True
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        check_positive(self, "eps")
-
-    def rows(self, estimate: Rows, target: Rows, lengths: Lengths | None) -> Float[Array, " rows"]:
-        """See `RowLoss.rows`."""
-        if self.zero_mean:
-            estimate, target = (_centred(x, lengths) for x in (estimate, target))
-        return -_ratio_db(target, estimate - target, self.eps)
-
-
-@dataclasses.dataclass(frozen=True)
-class SiSdr(RowLoss):
-    """Negative scale-invariant signal-to-distortion ratio in dB, averaged over clips.
-
-    Le Roux et al., "SDR: half-baked or well done?" (ICASSP 2019), equation 5.
+class _Ratio(RowLoss):
+    """Negative ratio in dB of what of an estimate is the target to what is not.
 
     Attributes:
         zero_mean: take the means out of estimate and target first.
@@ -106,10 +82,44 @@ class SiSdr(RowLoss):
         """See `RowLoss.rows`."""
         if self.zero_mean:
             estimate, target = (_centred(x, lengths) for x in (estimate, target))
+        wanted = self.wanted(estimate, target)
+        return -_ratio_db(wanted, estimate - wanted, self.eps)
+
+    @abc.abstractmethod
+    def wanted(self, estimate: Rows, target: Rows) -> Rows:
+        """What of an estimate counts as the target."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Snr(_Ratio):
+    """Negative signal-to-noise ratio in dB, averaged over clips.
+
+    Attributes:
+        zero_mean: take the means out of estimate and target first.
+        eps: added to the energy of the error, and to the ratio: bounds the loss on both sides.
+    """
+
+    def wanted(self, estimate: Rows, target: Rows) -> Rows:
+        """The target itself."""
+        del estimate
+        return target
+
+
+@dataclasses.dataclass(frozen=True)
+class SiSdr(_Ratio):
+    """Negative scale-invariant signal-to-distortion ratio in dB, averaged over clips.
+
+    Le Roux et al., "SDR: half-baked or well done?" (ICASSP 2019), equation 5.
+
+    Attributes:
+        zero_mean: take the means out of estimate and target first.
+        eps: added to energies that are divided by, and to the ratio: bounds the loss on both sides.
+    """
+
+    def wanted(self, estimate: Rows, target: Rows) -> Rows:
+        """The target at the level at which it comes nearest to the estimate."""
         energy = jnp.sum(target**2, axis=-1, keepdims=True)
-        scale = jnp.sum(estimate * target, axis=-1, keepdims=True) / (energy + self.eps)
-        scaled = scale * target
-        return -_ratio_db(scaled, estimate - scaled, self.eps)
+        return jnp.sum(estimate * target, axis=-1, keepdims=True) / (energy + self.eps) * target
 
 
 @dataclasses.dataclass(frozen=True)
