@@ -42,7 +42,8 @@ def missing(sample_rate_hz: float | int | None = None) -> dict[str, str]:
         if importlib.util.find_spec(package) is None
     }
     if sample_rate_hz is not None and sample_rate_hz not in _MODES:
-        reasons.setdefault("pesq", _no_pesq_at(sample_rate_hz))
+        # Whatever is installed: the package would be no way out.
+        reasons["pesq"] = _no_pesq_at(sample_rate_hz)
     return reasons
 
 
@@ -192,11 +193,11 @@ def _varies(clean: np.ndarray) -> bool:
 
 def _pesq(heard: np.ndarray, clean: np.ndarray, sample_rate_hz: float | int) -> float | None:
     """PESQ of a clip; None if the clean one has none, NaN if the estimate is not finite."""
-    from pesq import PesqError
-    from pesq import pesq as score
+    package = importlib.import_module("pesq")
+    score = package.pesq
 
     def of(estimate: np.ndarray) -> float:
-        rate, never = int(sample_rate_hz), PesqError.RETURN_VALUES
+        rate, never = int(sample_rate_hz), package.PesqError.RETURN_VALUES
         return float(score(rate, clean, estimate, _MODES[rate], on_error=never))
 
     # The package divides by the largest sample.

@@ -48,7 +48,7 @@ def write_manifest(path: Path, step: int, leaves: dict[str, Any]) -> None:
         "files": {str(item.relative_to(path)): _describe_file(item) for item in files},
     }
     manifest["sha256"] = _own_checksum(manifest)
-    (path / _NAME).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (path / _NAME).write_bytes(_text(manifest))
     # All at once, so that the file system's journal commits once and not a file at a time.
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(_sync, [path, *path.rglob("*")]))
@@ -65,7 +65,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: a newer release wrote it.
     """
     try:
-        manifest = json.loads((path / _NAME).read_text(encoding="utf-8"))
+        text = (path / _NAME).read_bytes()
+        manifest = json.loads(text.decode())
+        # JSON reads the same from many texts; only one of them was written.
+        as_written = text == _text(manifest)
         checksum = manifest.pop("sha256")
         if checksum != _own_checksum(manifest):
             raise ValueError("its checksum is wrong")
@@ -75,6 +78,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {path} has format {manifest['format']}, and this release reads up to "
             f"{FORMAT_VERSION}: install the release that wrote it, or a newer one"
+        )
+    if not as_written:
+        raise CheckpointDamaged(
+            f"checkpoint {path} is damaged:\n  {_NAME}: it is not as it was written"
         )
     problems = [
         f"  {name}: {problem}"
@@ -92,6 +99,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _text(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
 def _own_checksum(manifest: dict[str, Any]) -> str:

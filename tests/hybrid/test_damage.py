@@ -90,6 +90,20 @@ def saved(tmp_path_factory):
     store.close()
 
 
+def test_a_manifest_of_the_same_meaning_is_damaged_too(saved):
+    store, state = saved
+    file = store.directory / "step_000000001" / "manifest.json"
+    good = file.read_bytes()
+    try:
+        for bad in (good + b"\t", good.replace(b"\n", b"\r\n"), good.replace(b'"', b' "', 1)):
+            file.write_bytes(bad)
+            with pytest.raises(CheckpointError, match="it is not as it was written"):
+                store.restore(state, step=1)
+    finally:
+        file.write_bytes(good)
+    store.verify(1)
+
+
 @hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(data=st.data())
 def test_no_harm_to_any_byte_is_taken_for_good(saved, data):
