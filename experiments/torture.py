@@ -49,6 +49,7 @@ OTHERS = (
     "kill_while_saving",
     "kill_while_evaluating",
     "terminate",
+    "terminate_group",
     "interrupt",
     "terminate_twice",
     "truncate",

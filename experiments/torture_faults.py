@@ -62,6 +62,12 @@ class Victim(Command):
         """SIGTERM to the command alone, as batch systems send it."""
         return self._stopped("SIGTERM", lambda process: process.terminate())
 
+    def terminate_group(self) -> Outcome:
+        """SIGTERM to all processes of the group, workers among them."""
+        return self._stopped(
+            "SIGTERM to the process group", lambda process: os.killpg(process.pid, signal.SIGTERM)
+        )
+
     def interrupt(self) -> Outcome:
         """SIGINT to all processes of the group, as Ctrl-C in a terminal sends it."""
         return self._stopped(
