@@ -94,12 +94,16 @@ Shape shape_of(Check& check, const Options& o, ffi::AnyBuffer audio, ffi::AnyBuf
 }
 
 // Fresh memory comes a page at a time; of large pages a result of 100 MB needs 50, not 25,000.
+// Beside a result lies, in XLA's one allocation for all of them, what is made of it next, its
+// cotangent for one, which XLA fills itself: as much on either side is to have large pages, too. What
+// else may lie there, or nothing at all, is not changed by a hint.
 void prefer_large_pages(void* at, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = 4096;
   if (!at || bytes < (size_t{4} << 20)) return;
-  const uintptr_t from = (reinterpret_cast<uintptr_t>(at) + kPage - 1) / kPage * kPage;
-  const uintptr_t to = (reinterpret_cast<uintptr_t>(at) + bytes) / kPage * kPage;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(at);
+  const uintptr_t from = (first - std::min<uintptr_t>(first, bytes) + kPage - 1) / kPage * kPage;
+  const uintptr_t to = (first + 2 * bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: failure is fine
 #else
   (void)at;
