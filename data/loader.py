@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.batches import BatchBuilder, Built, start_worker, unchanged
 from data.order import Order
@@ -202,7 +203,7 @@ class Loader:
             self._batch = 0
         if self._loader is None:
             order = dataclasses.replace(self._order, epoch=self._epoch, batch=self._batch)
-            self._loader = DataLoader(
+            self._loader = _TorchLoader(
                 self._builder,
                 batch_sampler=order,  # pyright: ignore[reportArgumentType]  # any iterable will do
                 collate_fn=unchanged,
@@ -308,6 +309,24 @@ class Loader:
         with contextlib.suppress(AttributeError):
             return self._dataset.name(index)  # pyright: ignore[reportAttributeAccessIssue]
         return f"item {index}"
+
+
+class _Workers(_MultiProcessingDataLoaderIter):
+    """Torch's, but that its end is quiet if a signal has come while it was still being made."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            super().__del__()
+
+
+class _TorchLoader(DataLoader):
+    """Torch's, with workers of that kind."""
+
+    def _get_iterator(self) -> Any:
+        if self.num_workers == 0:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        return _Workers(self)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """The order is a function of the seed, a position continues it exactly, and shapes never change."""
 
+import gc
 import hashlib
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -167,6 +169,19 @@ def test_workers_change_no_byte(commands_root):
     assert len(passes[0]) == 2
     assert passes[0] == passes[1] == passes[2]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_signal_while_workers_are_made_leaves_nothing_to_say(monkeypatch):
+    def interrupted(self, loader):
+        raise KeyboardInterrupt
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    monkeypatch.setattr(torch.utils.data.dataloader._BaseDataLoaderIter, "__init__", interrupted)
+    with pytest.raises(KeyboardInterrupt), Loader(Numbers(), batch_size=2, num_workers=1) as loader:
+        next(loader)
+    gc.collect()
+    assert told == []
 
 
 def test_a_bad_file_stops_at_its_batch_or_is_skipped_in_place(commands_root):

@@ -15,9 +15,9 @@ from physics.carfac.native import loader, packing
 from physics.carfac.structures import OUTPUTS, Coefficients, State, Structure
 
 # Samples between two checkpoints: a gradient keeps the state that often, and holds everything of
-# as many samples while it works on them: 3 MB for eight clips, which a core's share of the last cache
-# holds. With 48 they fit the second one, yet what is kept takes three times as much memory; that is
-# 5 % slower.
+# as many samples while it works on them: 3 MB for eight clips, which fit into the last cache.
+# With 48 they would fit the second one, but all that is kept takes three times as much memory; that
+# is 5 % slower.
 _INTERVAL = 128
 
 
