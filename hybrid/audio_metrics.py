@@ -193,11 +193,11 @@ def _varies(clean: np.ndarray) -> bool:
 
 def _pesq(heard: np.ndarray, clean: np.ndarray, sample_rate_hz: float | int) -> float | None:
     """PESQ of a clip; None if the clean one has none, NaN if the estimate is not finite."""
-    package = importlib.import_module("pesq")
-    score = package.pesq
+    from pesq import PesqError  # pyright: ignore[reportMissingImports]  # it is an extra
+    from pesq import pesq as score  # pyright: ignore[reportMissingImports]
 
     def of(estimate: np.ndarray) -> float:
-        rate, never = int(sample_rate_hz), package.PesqError.RETURN_VALUES
+        rate, never = int(sample_rate_hz), PesqError.RETURN_VALUES
         return float(score(rate, clean, estimate, _MODES[rate], on_error=never))
 
     # The package divides by the largest sample.
