@@ -17,7 +17,6 @@ from hybrid.checkpoints import CheckpointError, Checkpoints
 from hybrid.clock import Clock
 from hybrid.disk import full_disk_explained
 from hybrid.evaluation import evaluate
-from hybrid.memory import give_back_free_memory
 from hybrid.parts import evaluation_loader, evaluation_metrics, start, training_loader
 from hybrid.progress import Progress
 from hybrid.recovery import examine, kept_to_go_back, last_due
@@ -222,7 +221,7 @@ class _Fit:
         try:
             with self.signals.interruptible():
                 yield
-        except Exception:
+        except Exception:  # whatever failed is raised again, once nothing can be lost by it
             self.finish_step()
             if self.unsaved:
                 self.save()
@@ -293,13 +292,9 @@ class _Fit:
 
     def conclude(self, done: int) -> None:
         """Evaluates and saves, as far as this is due after a step."""
-        evaluated = self.book.evaluation_due
-        better = evaluated and self.evaluate(done)
-        save_due = self.due(done, self.config.checkpoint_every_steps)
-        if better or self.book.stopped or save_due:
+        better = self.book.evaluation_due and self.evaluate(done)
+        if better or self.book.stopped or self.due(done, self.config.checkpoint_every_steps):
             self.save()
-        if evaluated or save_due:
-            give_back_free_memory()
 
     def evaluate(self, done: int) -> bool:
         """Evaluates and writes the results; returns whether they are the best so far."""

@@ -79,11 +79,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"checkpoint {path} has format {manifest['format']}, and this release reads up to "
             f"{FORMAT_VERSION}: install the release that wrote it, or a newer one"
         )
-    if not as_written:
-        raise CheckpointDamaged(
-            f"checkpoint {path} is damaged:\n  {_NAME}: it is not as it was written"
-        )
-    problems = [
+    problems = [] if as_written else [f"  {_NAME}: it is not as it was written"]
+    problems += [
         f"  {name}: {problem}"
         for name, expected in manifest["files"].items()
         if (problem := _check_file(path / name, expected))

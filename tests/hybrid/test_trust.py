@@ -144,7 +144,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("place", ["a front end inside", "an nnx network", "a function of batches"])
-@hypothesis.settings(max_examples=10, deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(path=st.lists(PIECES, max_size=5).map("".join) | st.text(max_size=12))
 def test_whatever_stands_in_a_nested_target_imports_nothing_of_others(
     tmp_path_factory, place, path
