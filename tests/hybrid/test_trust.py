@@ -174,7 +174,8 @@ def test_whatever_stands_in_a_nested_target_imports_nothing_of_others(
         assert not asked
         # Nor does what builds the parts look at anything that the check above does not see.
         seen = import_paths(config_of(changes))
-        with contextlib.suppress(ValueError, AttributeError):
+        # ImportError is what `watched` answers, where nobody has other words for it.
+        with contextlib.suppress(ValueError, AttributeError, ImportError):
             if place == "a front end inside":
                 Compose(front={"target": path})
             elif place == "an nnx network":

@@ -2,7 +2,7 @@
 
 Errors are relative to the largest value of an output, or to FLOORS where it is (nearly) silent; the
 activity of just_hwr, motion that is clipped at 2, to the largest motion. A dense, loud or open-loop
-model magnifies the rounding of what it is given (motion then reaches 1e7): where motion is WILD, ten
+model magnifies the rounding of what it is given (motion then reaches 1e7): where it is WILD, ten
 times what rounding audio and params moves the yardstick by is allowed on top.
 What hypothesis draws is fixed in a default run; PARITY_EXAMPLES=150 draws so many anew.
 """
