@@ -1,15 +1,18 @@
 """Checkpoints that are complete or invisible, checked by checksum, restored whole or not at all.
 
-On disk, below one directory (format 1):
+On disk, below one directory (format 2):
 
     step_000000040/
       manifest.json    format version, step, every leaf (shape, dtype), every file (size, SHA-256),
                        and a SHA-256 of itself
       extras.json      what the caller saves beside the state
-      state/           Orbax: a flat dict from dotted leaf name to array
+      state/           Orbax: for each dtype one flat array, the leaves in the manifest's order
 
 A checkpoint is written under a hidden name, synced, and renamed, so a process killed at any moment
 leaves only whole ones in sight. What is left of the others goes at the next save.
+
+Format 1 had an array for each leaf under its name, and is still read. TensorStore 0.1 leaks memory
+for each array that is saved, which a long run of many leaves and checkpoints would feel.
 """
 
 import contextlib
@@ -29,7 +32,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from hybrid.disk import DiskFullError
-from hybrid.leaves import decode, encode, require_match, unique_leaves
+from hybrid.leaves import decode, encode, pack, require_match, unique_leaves, unpack
 from hybrid.manifest import (
     FORMAT_VERSION,
     CheckpointDamaged,
@@ -193,9 +196,9 @@ class Checkpoints:
         """
 
         def read(chosen: int) -> dict[str, tuple[np.ndarray | None, dict[str, Any]]]:
-            saved = self.verify(chosen)["leaves"]
-            stored = self._stored(chosen, saved)
-            return {name: (stored.get(_stored_name(name)), saved[name]) for name in saved}
+            manifest = self.verify(chosen)
+            stored = self._stored(chosen, manifest)
+            return {name: (stored.get(name), entry) for name, entry in manifest["leaves"].items()}
 
         return self._choose(read, step)
 
@@ -277,31 +280,36 @@ class Checkpoints:
             f"no checkpoint in {self.directory}: train first, or look elsewhere"
         )
 
-    def _stored(self, step: int, saved: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Reads the arrays of a checkpoint that has been verified."""
-        if all(0 in entry["shape"] for entry in saved.values()):
+    def _stored(self, step: int, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Reads the arrays of a checkpoint that has been verified, by the names of the leaves."""
+        leaves = manifest["leaves"]
+        if all(0 in entry["shape"] for entry in leaves.values()):
             return {}
         with _quiet_orbax():
-            return self._orbax.restore(self._path(step) / "state")
+            stored = self._orbax.restore(self._path(step) / "state")
+        if manifest["format"] == 1:
+            # Orbax takes "/" for a level of its own.
+            named = {name: stored.get(urllib.parse.quote(name, safe="")) for name in leaves}
+            return {name: array for name, array in named.items() if array is not None}
+        try:
+            return unpack(stored, leaves)
+        except CheckpointDamaged as error:
+            raise CheckpointDamaged(f"checkpoint {self._path(step)} is damaged: {error}") from error
 
     def _read(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
         manifest = self.verify(step)
         path = self._path(step)
         saved, asked = manifest["leaves"], unique_leaves(like)
         require_match(path, saved, asked)
-        stored = self._stored(step, saved)
-        leaves = [
-            decode(name, stored.get(_stored_name(name)), saved[name], leaf)
-            for name, leaf in asked.items()
-        ]
+        stored = self._stored(step, manifest)
+        leaves = [decode(name, stored.get(name), saved[name], asked[name]) for name in asked]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), self.extras(step)
 
     def _write_state(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         # Orbax refuses arrays without elements; the manifest alone says all about those.
-        stored = {_stored_name(name): array for name, array in arrays.items() if array.size}
-        if stored:
+        if packed := pack(arrays):
             with _quiet_orbax():
-                self._orbax.save(path, ocp.args.PyTreeSave(stored))
+                self._orbax.save(path, ocp.args.PyTreeSave(packed))
 
     def _require_space(self, num_bytes: int, step: int) -> None:
         free, needed = shutil.disk_usage(self.directory).free, num_bytes + _SPARE_BYTES
@@ -331,11 +339,6 @@ class Checkpoints:
         for path in self.directory.iterdir():
             if path.name.startswith((_PARTIAL, _DISCARDED)):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _stored_name(name: str) -> str:
-    # Orbax takes "/" for a level of its own.
-    return urllib.parse.quote(name, safe="")
 
 
 def _dump_extras(extras: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """State leaves as plain arrays and back: typed PRNG keys, exact dtypes, exact names."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid.manifest import CheckpointError, CheckpointMismatch
+from hybrid.manifest import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from hybrid.paths import named_leaves
 
 Tree = Any
@@ -43,10 +45,49 @@ def encode(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         description["key_impl"] = str(jax.random.key_impl(leaf))
         leaf = jax.random.key_data(leaf)
+        description["stored"] = describe(leaf)
     array = np.asarray(leaf)
     if array.dtype.hasobject:
         raise CheckpointError(f"a state holds numbers, but {name} holds Python objects")
     return array, description
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns `{dtype: one flat array}`, all that have this dtype one behind the other."""
+    by_dtype: dict[str, list[np.ndarray]] = {}
+    for array in arrays.values():
+        if array.size:
+            by_dtype.setdefault(str(array.dtype), []).append(array.reshape(-1))
+    return {dtype: np.concatenate(parts) for dtype, parts in by_dtype.items()}
+
+
+def unpack(
+    packed: Mapping[str, np.ndarray], descriptions: Mapping[str, dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Takes apart what `pack` made; arrays without elements are left out.
+
+    Args:
+        packed: flat arrays by dtype.
+        descriptions: of the leaves, from `encode`, in the order in which they were packed.
+
+    Raises:
+        CheckpointDamaged: they need another number of elements than there are.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    used = dict.fromkeys(packed, 0)
+    for name, description in descriptions.items():
+        stored = description.get("stored", description)
+        dtype, shape = stored["dtype"], tuple(stored["shape"])
+        if count := math.prod(shape):
+            begin = used.get(dtype, 0)
+            used[dtype] = begin + count
+            part = packed.get(dtype, np.empty(0))[begin : begin + count]
+            if part.size == count:
+                arrays[name] = part.reshape(shape)
+    found = {dtype: array.size for dtype, array in packed.items()}
+    if used != found:
+        raise CheckpointDamaged(f"its leaves need {used} elements, and it has {found}")
+    return arrays
 
 
 def describe(leaf: Any) -> dict[str, Any]:

@@ -18,16 +18,18 @@ from hybrid.writers import read_rows
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden_runs"
 RUN = GOLDEN / "first_release"
+each_release = pytest.mark.parametrize("release", ["first_release", "second_release"])
 
 
-def test_every_leaf_comes_back_bit_for_bit():
-    store = Checkpoints(RUN / "checkpoints")
+@each_release
+def test_every_leaf_comes_back_bit_for_bit(release):
+    store = Checkpoints(GOLDEN / release / "checkpoints")
     step, leaves = store.read_leaves()
     store.close()
     # And the loop still knows what it remembered.
     extras = json.loads((store.directory / "step_000000004" / "extras.json").read_text())
     assert Bookkeeping(**extras["book"]).best["step"] == 4
-    expected = json.loads((GOLDEN / "first_release.json").read_text())
+    expected = json.loads((GOLDEN / f"{release}.json").read_text())
     assert step == 4
     assert {
         name: {**description, "bytes": "" if array is None else array.tobytes().hex()}
@@ -35,8 +37,9 @@ def test_every_leaf_comes_back_bit_for_bit():
     } == expected
 
 
-def test_the_run_loads_and_evaluates_as_it_did():
-    run = hybrid.load(RUN)
+@each_release
+def test_the_run_loads_and_evaluates_as_it_did(release):
+    run = hybrid.load(GOLDEN / release)
     logged = [row for row in run.metrics if row["split"] == "validation"][-1]
     assert (int(run.state.step), logged["step"]) == (4, 4)
     result = hybrid.evaluate(run.task, run.state, evaluation_loader(run, "validation"))
@@ -44,9 +47,10 @@ def test_the_run_loads_and_evaluates_as_it_did():
 
 
 @pytest.mark.slow  # compiles all of the run again; what it reads is read by the tests above
-def test_the_run_goes_on(tmp_path):
+@each_release
+def test_the_run_goes_on(tmp_path, release):
     workdir = tmp_path / "copy"
-    shutil.copytree(RUN, workdir)
+    shutil.copytree(GOLDEN / release, workdir)
     config = complete_config(ConfigDict(read_config(workdir)))
     config.num_steps = 5
     assert int(hybrid.fit(config, workdir).step) == 5
@@ -72,7 +76,7 @@ def test_what_a_newer_release_wrote_is_refused_with_the_way_out(tmp_path):
     content["format"] = manifests.FORMAT_VERSION + 1
     content["sha256"] = manifests._own_checksum(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"has format 2.*reads up to 1: install the release"):
+    with pytest.raises(CheckpointError, match=r"has format 3.*reads up to 2: install the release"):
         hybrid.load(tmp_path / "run")
     # Not taken for damage, so not passed over, and not removed.
     assert 4 in Checkpoints(tmp_path / "run" / "checkpoints").steps()
