@@ -182,8 +182,11 @@ def describe_machine(load_before: float) -> str:
         found = re.search(r"model name\s*:\s*(.+)", info.read_text())
         model = found.group(1) if found else model
     reason = native.reason_unavailable()
+    # They decide whether memory that is freed comes back from the system page by page.
+    allocator = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("MALLOC_")]
     return (
         f"{model}, {os.cpu_count()} processors, load {load_before:.1f} before and "
         f"{os.getloadavg()[0]:.1f} after; Python {platform.python_version()}, JAX "
-        f"{jax.__version__}; native kernel: {reason or 'yes'}."
+        f"{jax.__version__}; native kernel: {reason or 'yes'}"
+        f"{'; ' if allocator else ''}{' '.join(allocator)}."
     )
