@@ -1,4 +1,4 @@
-"""Leaves on their way into a checkpoint: packed by dtype, taken apart in order, nothing left over."""
+"""Leaves on their way into a checkpoint: packed by dtype, apart in order, nothing left over."""
 
 import sys
 
