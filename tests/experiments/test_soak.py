@@ -39,7 +39,16 @@ def test_memory_that_moves_is_an_error(rate):
 def test_handles_and_threads_must_not_grow():
     flat = samples(lambda s: 1000.0)
     grown = [soak.Sample(s.seconds, s.memory_mb, 20 + int(s.seconds // 900), 9, 3) for s in flat]
-    assert soak.judge(grown, 600, 0.02)[1] == ["handles grew from 20 to 23"]
+    assert soak.judge(grown, 600, 0.02)[1] == ["handles grew from 22 to 23"]
+
+
+def test_handles_that_come_and_go_are_no_growth():
+    flat = samples(lambda s: 1000.0)
+    # The first judged stretch has 95, the last one 100, and so have others before.
+    swinging = [
+        soak.Sample(s.seconds, s.memory_mb, 100 if s.seconds // 120 % 5 else 95, 9, 3) for s in flat
+    ]
+    assert soak.judge(swinging, 600, 0.02)[1] == []
 
 
 def test_too_short_a_soak_is_refused():
