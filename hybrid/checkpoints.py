@@ -211,7 +211,8 @@ class Checkpoints:
 
         Raises:
             CheckpointNotFound: there is none at this step.
-            CheckpointDamaged: a file is missing, truncated or changed; all are named.
+            CheckpointDamaged: a file is missing, truncated or changed, all are named; or it is of
+                another step.
             CheckpointError: it was written by a newer release.
         """
         path = self._path(step)
@@ -219,7 +220,12 @@ class Checkpoints:
             raise CheckpointNotFound(
                 f"no checkpoint of step {step} in {self.directory}: there are {self.steps()}"
             )
-        return read_manifest(path)
+        manifest = read_manifest(path)
+        if manifest["step"] != step:
+            raise CheckpointDamaged(
+                f"checkpoint {path} is damaged: it was written at step {manifest['step']}"
+            )
+        return manifest
 
     def discard_after(self, step: int) -> None:
         """Removes checkpoints later than `step`, which a run that went back to it will rewrite."""
@@ -290,11 +296,21 @@ class Checkpoints:
         if manifest["format"] == 1:
             # Orbax takes "/" for a level of its own.
             named = {name: stored.get(urllib.parse.quote(name, safe="")) for name in leaves}
-            return {name: array for name, array in named.items() if array is not None}
-        try:
-            return unpack(stored, leaves)
-        except CheckpointDamaged as error:
-            raise CheckpointDamaged(f"checkpoint {self._path(step)} is damaged: {error}") from error
+            arrays = {name: array for name, array in named.items() if array is not None}
+        else:
+            try:
+                arrays = unpack(stored, leaves)
+            except CheckpointDamaged as error:
+                raise CheckpointDamaged(
+                    f"checkpoint {self._path(step)} is damaged: {error}"
+                ) from error
+        missing = [n for n, entry in leaves.items() if n not in arrays and 0 not in entry["shape"]]
+        if missing:
+            raise CheckpointDamaged(
+                f"checkpoint {self._path(step)} is damaged: nothing is stored of "
+                f"{', '.join(missing)}"
+            )
+        return arrays
 
     def _read(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
         manifest = self.verify(step)

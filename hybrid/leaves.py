@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tensorstore
 
 from hybrid.manifest import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from hybrid.paths import named_leaves
@@ -34,31 +35,54 @@ def encode(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns the array to store for a leaf, and the leaf's description in the manifest.
 
     Raises:
-        CheckpointError: the leaf is no array of numbers.
+        CheckpointError: the leaf is no array of numbers, or of ones that cannot be stored, or it
+            has been donated.
     """
     if not isinstance(leaf, jax.Array | np.ndarray):
         raise CheckpointError(
             f"a state holds arrays, but {name} is {leaf!r}, a {type(leaf).__name__}: make it one "
             "with jnp.asarray, or save it in extras"
         )
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        raise CheckpointError(
+            f"a state is saved before its arrays are donated, but {name} has been deleted: save "
+            "the state that the step returned"
+        )
+    if isinstance(leaf, np.ndarray):
+        leaf = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
     description = describe(leaf)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         description["key_impl"] = str(jax.random.key_impl(leaf))
         leaf = jax.random.key_data(leaf)
         description["stored"] = describe(leaf)
     array = np.asarray(leaf)
-    if array.dtype.hasobject:
-        raise CheckpointError(f"a state holds numbers, but {name} holds Python objects")
+    try:
+        tensorstore.dtype(array.dtype)
+        storable = array.dtype.kind not in "OSUMm" and array.dtype.names is None
+        storable = storable and not isinstance(leaf, np.ma.MaskedArray)
+    except (TypeError, ValueError):
+        storable = False
+    if not storable:
+        raise CheckpointError(
+            f"a state holds numbers, but {name} is a {type(leaf).__name__} of {array.dtype}: make "
+            "it an array of a type that checkpoints store, or save it in extras"
+        )
     return array, description
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns `{dtype: one flat array}`, all that have this dtype one behind the other."""
+    """Returns `{dtype: one flat array}`, all that have this dtype one behind the other.
+
+    What is packed is copied: a save needs as much memory again as the state has.
+    """
     by_dtype: dict[str, list[np.ndarray]] = {}
     for array in arrays.values():
         if array.size:
             by_dtype.setdefault(str(array.dtype), []).append(array.reshape(-1))
-    return {dtype: np.concatenate(parts) for dtype, parts in by_dtype.items()}
+    return {
+        dtype: parts[0] if len(parts) == 1 else np.concatenate(parts)
+        for dtype, parts in by_dtype.items()
+    }
 
 
 def unpack(
@@ -103,23 +127,30 @@ def decode(name: str, array: np.ndarray | None, description: dict[str, Any], lik
 
     Args:
         name: its dotted name, for errors.
-        array: what was stored; None for an array without elements.
+        array: what was stored; None for an array without elements, and for no other.
         description: its entry in the manifest.
         like: an array or `jax.ShapeDtypeStruct` that says where it goes: NumPy stays NumPy, and
             what is committed to a device or has a sharding is put there.
 
     Raises:
+        CheckpointDamaged: there is no array, although the leaf has elements.
         CheckpointMismatch: JAX here cannot hold the dtype.
     """
     shape, dtype = tuple(description["shape"]), description["dtype"]
+    if array is None and 0 not in shape:
+        raise CheckpointDamaged(f"{name}, {show(description)}, is not among what was stored")
     if "key_impl" in description:
-        if array is None:
-            return jnp.empty(shape, like.dtype)
-        leaf = jax.random.wrap_key_data(jnp.array(array), impl=description["key_impl"])
+        # `like` has the same dtype, and no key is made of no numbers.
+        leaf = (
+            jnp.empty(shape, like.dtype)
+            if array is None
+            else jax.random.wrap_key_data(jnp.array(array), impl=description["key_impl"])
+        )
     else:
-        array = np.empty(shape, jnp.dtype(dtype)) if array is None else array
-        # A copy, so that nothing else refers to a buffer that the first step will donate.
-        leaf = array if isinstance(like, np.ndarray) else jnp.array(array, copy=True)
+        array = np.zeros(shape, jnp.dtype(dtype)) if array is None else array
+        # Copies: nothing else may refer to a buffer that the first step will donate, and a leaf
+        # that is kept must not keep all those that were packed with it.
+        leaf = array.copy() if isinstance(like, np.ndarray) else jnp.array(array, copy=True)
     if (str(leaf.dtype), leaf.shape) != (dtype, shape):
         raise CheckpointMismatch(
             f"{name} was saved as {show(description)}, and JAX here makes it "

@@ -35,7 +35,8 @@ def write_manifest(path: Path, step: int, leaves: dict[str, Any]) -> None:
     Args:
         path: directory of a checkpoint, complete but for its manifest.
         step: steps done.
-        leaves: `{dotted name: {"shape": [...], "dtype": "..."}}`.
+        leaves: `{dotted name: {"shape": [...], "dtype": "..."}}`, in the order in which they are
+            stored, which the checksum covers.
     """
     files = sorted(item for item in path.rglob("*") if item.is_file())
     manifest = {
@@ -72,6 +73,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         checksum = manifest.pop("sha256")
         if checksum != _own_checksum(manifest):
             raise ValueError("its checksum is wrong")
+        _check_form(manifest)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointDamaged(f"checkpoint {path} is damaged:\n  {_NAME}: {error}") from error
     if manifest["format"] > FORMAT_VERSION:
@@ -103,7 +105,21 @@ def _text(manifest: dict[str, Any]) -> bytes:
 
 
 def _own_checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    # Since format 2 the order of the leaves says where each is; format 1 had its keys sorted.
+    text = json.dumps(manifest, sort_keys=manifest["format"] == 1)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_form(manifest: dict[str, Any]) -> None:
+    """Raises a ValueError unless what every release relies on is there."""
+    version = manifest["format"]
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"its format must be 1 or more, got {version!r}")
+    for name, kind in (("step", int), ("leaves", dict), ("files", dict)):
+        if not isinstance(manifest.get(name), kind):
+            raise ValueError(
+                f"it must have {name!r}, a {kind.__name__}; got {manifest.get(name)!r}"
+            )
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
