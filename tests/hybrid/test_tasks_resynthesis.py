@@ -129,6 +129,8 @@ def test_wrong_settings_are_named(started):
     batch, _ = started
     with pytest.raises(ValueError, match="known"):
         dataclasses.replace(TASK, pitch="crepe")
+    with pytest.raises(ValueError, match="look_ahead_frames"):
+        dataclasses.replace(TASK, look_ahead_frames=-1)
     with pytest.raises(ValueError, match="AnalysisSynthesis"):
         Resynthesis(HarmonicNoise(), NET)
     del batch["f0_hz"]
@@ -143,6 +145,39 @@ def test_a_hop_that_differs_is_named():
         )
     with pytest.raises(ValueError, match="control_sizes"):
         AnalysisSynthesis(sample_rate_hz=RATE_HZ, synth=PHYSICS.front)
+
+
+def test_a_front_end_may_be_given_what_comes(started):
+    batch, (physics, *_) = started
+    task = dataclasses.replace(TASK, look_ahead_frames=1)
+    now, later = (quickly(t.hear)(physics, batch) for t in (TASK, task))
+    # One hop later, until the clip ends; where it ends, and pitch and loudness, stay.
+    np.testing.assert_allclose(later["timbre"][0, :14], now["timbre"][0, 1:15], atol=1e-5)
+    for name in ("mask", "f0_hz", "loudness_db"):
+        np.testing.assert_array_equal(later[name], now[name])
+    valid = np.arange(1230)[None] < np.array([1230, 800, 0])[:, None]
+    dirty = batch | {"audio": jnp.where(valid, batch["audio"], 0.9)}
+    np.testing.assert_array_equal(quickly(task.hear)(physics, dirty)["timbre"], later["timbre"])
+
+
+def test_a_network_may_look_where_controls_lie(started):
+    batch, _ = started
+    task = dataclasses.replace(TASK, learner=NET.clone(local_width=4))
+    trees = quickly(task.init)(jax.random.key(1), batch)
+
+    def loss(learner):
+        return task.loss(trees[0], learner, trees[2], batch, jax.random.key(2), True)[0]
+
+    grads = quickly(jax.grad(loss))(trees[1])
+    for name in ("local_harmonics", "local_noise"):
+        assert np.any(grads[name]["linear"]["kernel"])
+    vocoder = {"target": "physics.synth:ChannelVocoder", "n_bands": 4, "min_hz": 200, "n_fft": 64}
+    blind = dataclasses.replace(
+        task,
+        physics=AnalysisSynthesis(RATE_HZ, 0.01, front={"n_mels": 6}, synth=vocoder),
+    )
+    with pytest.raises(ValueError, match="places_hz"):
+        jax.eval_shape(blind.init, jax.random.key(1), batch)
 
 
 def test_any_front_end_will_do():
