@@ -19,6 +19,7 @@ from experiments.configs import ddsp
 def get_config() -> ConfigDict:
     """Windows of 32 ms whose middle is where a frame of 8 ms ends."""
     config = ddsp.get_config()
+    config.num_steps = 1200
     config.data.kwargs.takes = 8
     config.data.kwargs.detune_semitones = 2.5
     config.physics.kwargs.front = {
@@ -27,6 +28,8 @@ def get_config() -> ConfigDict:
         "initial_floor": 1e-10,
     }
     config.physics.kwargs.synth.own_amplitudes = True
+    # Every 62.5 Hz: a valley between two partials is wider.
+    config.physics.kwargs.synth.n_noise_bands = 129
     config.learner.kwargs = {"local_width": 32}
     config.task.kwargs = {"look_ahead_frames": 2}
     return config
