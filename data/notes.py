@@ -57,9 +57,9 @@ class Notes(AudioSource):
     """Notes of several instruments, which are the labels; items have their pitch as `f0_hz` too.
 
     A pitch belongs to one split, whatever the instrument: a MIDI number that leaves 2 when divided
-    by five is a test note, one that leaves 4 is for validation, the rest is for training. With
-    `detune_semitones` training notes are played at pitches between them, too; no recording is in
-    two splits.
+    by five is a test note, one that leaves 4 is for validation, the rest is for training. That is
+    so without `detune_semitones`: with it training recordings are heard at other pitches too, those
+    of the other splits among them, and it is the recordings that are held out.
 
     Attributes:
         root: folder of the packages `tonejs-instrument-NAME-mp3`; None: notes are generated.
@@ -72,7 +72,8 @@ class Notes(AudioSource):
         takes: notes of each pitch and instrument, where they are generated; of recordings, with
             `detune_semitones`, how many speeds.
         detune_semitones: recordings for training are played at speeds that raise their pitch by so
-            many semitones, lower it by as many, and lie in equal steps between; 0 leaves them.
+            many semitones, lower it by as many, and lie in equal steps between (if `takes` is odd,
+            one is the recording's own); 0 leaves them.
         download: fetch missing packages by npm into `root` (about 3 MB each), of one version for
             good if they are among `RECORDED`.
     """
@@ -97,6 +98,11 @@ class Notes(AudioSource):
             raise ValueError(
                 f"detune_semitones must lie between 0 and {_MOST_SEMITONES}, got "
                 f"{self.detune_semitones}: beyond, an instrument is another one; take 2.5"
+            )
+        if self.takes != int(self.takes) or self.takes < (2 if self.detune_semitones else 1):
+            raise ValueError(
+                "takes must be a whole number, 1 or more, and 2 or more where recordings are "
+                f"detuned, got {self.takes}: take 9"
             )
         for name in self.class_names:
             self._check_instrument(name)
@@ -123,7 +129,9 @@ class Notes(AudioSource):
         chosen = [note for note in inside if split_of(note.midi) == split]
         if not (self.root and self.detune_semitones and split == "train"):
             return chosen
-        speeds = np.linspace(-self.detune_semitones, self.detune_semitones, self.takes).tolist()
+        speeds = np.linspace(
+            -self.detune_semitones, self.detune_semitones, int(self.takes)
+        ).tolist()
         return [
             note._replace(take=take, semitones=semitones)
             for note in chosen
@@ -147,7 +155,7 @@ class Notes(AudioSource):
 
     def _generated(self, name: str, label: int) -> list[Note]:
         pitches = range(self.low_midi, self.high_midi + 1)
-        takes = range(self.takes)
+        takes = range(int(self.takes))
         return [
             Note(f"{name}/{midi}/{take}", label, midi, take) for midi in pitches for take in takes
         ]
@@ -188,7 +196,7 @@ class Notes(AudioSource):
 class NoteDataset(ClipDataset):
     """Notes of one split; an item has `f0_hz`, float32, the nominal pitch, beside a clip's keys.
 
-    That of a recording at another speed is right to a cent where files have 44.1 kHz.
+    That of a recording at another speed is right to 1.5 cents where files have 44.1 kHz.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ class Decoder(nn.Module):
     """Raw controls of a synthesiser, frame by frame, from pitch, loudness and timbre.
 
     The timbre encoder normalises the features of a front end per channel, runs a recurrent layer
-    over them and keeps a few numbers z for each frame. Nothing looks ahead, so that what follows a
-    clip changes nothing in it. Keeps the collection `batch_stats`.
+    over them and keeps a few numbers z for each frame. Nothing looks ahead of the features, so that
+    what follows a clip changes nothing in it. Keeps the collection `batch_stats`.
 
     With `local_width`, controls that lie along frequency also get what `learners.local.Local` makes
     of the features where they lie. The sound then follows the features closely; a timbre that is
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         train: bool,
         mask: Bool[Array, "batch frames"] | None = None,
         timbre_mask: Bool[Array, "batch frames"] | None = None,
-        channels_hz: Float[Array, " channels"] | None = None,
+        channels_hz: Float[Array, "..."] | None = None,
         places_hz: Mapping[str, Float[Array, "batch frames places"]] | None = None,
     ) -> dict[str, Float[Array, "batch frames size"]]:
         """Returns `[batch, frames, size]` for each control.
@@ -77,7 +77,8 @@ class Decoder(nn.Module):
             mask: which frames are valid; all of them if not given.
             timbre_mask: which frames of the timbre are, where it is of another sound: beyond its
                 end its last z is held. As `mask` if not given.
-            channels_hz: frequencies of the features' channels; for `local_width`, as is the next.
+            channels_hz: [channels], frequencies of the features' channels; for `local_width`, as
+                is the next.
             places_hz: of each control that lies along frequency, where; see
                 `physics.synth.synthesiser.Synthesiser.places_hz`.
 
@@ -85,7 +86,7 @@ class Decoder(nn.Module):
             ValueError: `local_width` without frequencies, or with the timbre of another sound.
         """
         if self.local_width:
-            self._check_local(channels_hz, places_hz, timbre_mask)
+            self._check_local(timbre, channels_hz, places_hz, timbre_mask is not None)
         mask = jnp.ones(f0_hz.shape, bool) if mask is None else mask
         hertz = jnp.maximum(f0_hz, jnp.full_like(f0_hz, 8))
         # MIDI numbers 0 to 127, and loudness, both to about 0 to 1.
@@ -113,18 +114,28 @@ class Decoder(nn.Module):
                 controls[name] += local(features, channels_hz, places, hidden)
         return controls
 
-    def _check_local(self, channels_hz: Any, places_hz: Any, timbre_mask: Any) -> None:
-        if channels_hz is None or places_hz is None:
+    def _check_local(self, timbre: Array, channels_hz: Any, places_hz: Any, lent: bool) -> None:
+        if self.local_width < 0:
             raise ValueError(
-                f"local_width={self.local_width} looks at features by frequency: the front end "
-                "must know its channel_frequencies_hz and the synthesiser its places_hz; one of "
-                "them gives None; take local_width=0"
+                f"local_width must be a whole number, 0 or more, got {self.local_width}: take 32"
             )
-        if timbre_mask is not None:
+        rule = f"local_width={self.local_width} looks at features by frequency"
+        if places_hz is None:
             raise ValueError(
-                "a timbre is lent as z: a decoder that looks at the features itself, "
-                f"local_width={self.local_width}, would hear partials of the other pitch; train "
-                "one with local_width=0"
+                f"{rule}: the synthesiser must say by places_hz where its controls lie, and says "
+                "nothing; take physics.synth:HarmonicNoise, or local_width=0"
+            )
+        if channels_hz is None or channels_hz.shape != timbre.shape[-1:]:
+            found = "none" if channels_hz is None else f"{channels_hz.shape} of them"
+            raise ValueError(
+                f"{rule}: the front end must have one of channel_frequencies_hz for each of its "
+                f"{timbre.shape[-1]} features, and has {found}; take a spectrum, a filterbank or "
+                "one ear of CAR-FAC, or local_width=0"
+            )
+        if lent:
+            raise ValueError(
+                f"a timbre is lent as z, and {rule.replace('looks', 'would look')}, where the "
+                "other sound has no partials; train a decoder with local_width=0"
             )
 
     def _timbre(self, features: Array, mask: Array, train: bool) -> Array:

@@ -20,7 +20,9 @@ _LOWEST_HZ = 20.0
 class Local(nn.Module):
     """A control for each of a row of frequencies, from the features around it and a context.
 
-    A linear layer and a perceptron of two layers, the same for all places.
+    It is looked where the control lies, half way to its neighbours, where these lie, and at the
+    frame before where the control lay then. A linear layer and a perceptron of two layers follow,
+    the same for all places.
 
     Attributes:
         width: units of each layer of the perceptron.
@@ -41,11 +43,13 @@ class Local(nn.Module):
         Args:
             features: of a front end, as from `normalised_as_one`.
             channels_hz: frequencies of its channels, in any order.
-            places_hz: the row of frequencies, equally far apart.
+            places_hz: the row of frequencies, equally far apart; of one alone, as far as it is from
+                0.
             context: what else there is to know of a frame.
         """
         dtype = features.dtype
-        step_hz = places_hz[..., 1:2] - places_hz[..., :1]
+        alone = places_hz.shape[-1] == 1
+        step_hz = places_hz if alone else places_hz[..., 1:2] - places_hz[..., :1]
         seen = [at_frequencies(features, channels_hz, places_hz + o * step_hz) for o in _OFFSETS]
         before = jnp.pad(seen[0], ((0, 0), (1, 0), (0, 0)), mode="edge")[:, :-1]
         octave = jnp.log2(jnp.maximum(places_hz, jnp.full_like(places_hz, _LOWEST_HZ)) / 1000)

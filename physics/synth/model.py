@@ -47,8 +47,8 @@ class HarmonicNoise(Synthesiser):
       n_noise_bands: magnitudes of the noise; 0 makes none.
       noise_bias: added to `noise` before the scale function, so that 0 is a soft noise.
       reverb_s: length of the room's response; 0 is no room.
-      own_amplitudes: whether each partial has an amplitude of its own, of which `amplitude` and
-        its entry of `harmonics` are factors, in place of a share; see `own_amplitudes`.
+      own_amplitudes: whether each partial has an amplitude of its own in place of a share of all:
+        `amplitude` is then added to every entry of `harmonics`; see `oscillators.own_amplitudes`.
     """
 
     n_harmonics: int = 100
@@ -152,10 +152,9 @@ class HarmonicNoise(Synthesiser):
     ) -> tuple[Float[Array, "batch time"], Any]:
         """The partials alone, and their part of the state."""
         f0_hz = controls["f0_hz"]
+        harmonics = controls["harmonics"].reshape(*f0_hz.shape, self.n_harmonics)
         amplitudes_of = own_amplitudes if self.own_amplitudes else harmonic_amplitudes
-        amplitudes = amplitudes_of(
-            f0_hz, controls["amplitude"], controls["harmonics"], self.sample_rate_hz
-        )
+        amplitudes = amplitudes_of(f0_hz, controls["amplitude"], harmonics, self.sample_rate_hz)
         return harmonic(f0_hz, amplitudes, self.sample_rate_hz, self.hop_samples, state)
 
     def noise_part(

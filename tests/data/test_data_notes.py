@@ -122,6 +122,10 @@ def test_recordings_for_training_are_played_faster_and_slower(recorded):
         assert abs(1200 * np.log2(heard_hz(item["audio"], nominal_hz) / nominal_hz)) < 4
     with pytest.raises(ValueError, match="detune_semitones"):
         Notes(**given, detune_semitones=12)
+    with pytest.raises(ValueError, match=r"takes must be .*2 or more"):
+        Notes(**given | {"takes": 1}, detune_semitones=1.5)
+    with pytest.raises(ValueError, match="takes must be"):
+        Notes(takes=0)
 
 
 def test_file_names():

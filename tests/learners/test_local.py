@@ -68,6 +68,50 @@ def test_the_same_rule_everywhere(made):
     np.testing.assert_allclose(found[0, :, 2], found[1, :, 1], rtol=1e-5)
 
 
+def test_the_first_frame_is_before_itself_and_height_counts(made):
+    variables, features, places_hz, context = made
+    still = jnp.broadcast_to(features[:, :1], features.shape)
+    alike = jnp.broadcast_to(context[:, :1], context.shape)
+    found = look(variables, still, places_hz, alike)
+    np.testing.assert_allclose(found, np.broadcast_to(found[:, :1], found.shape), rtol=1e-5)
+    # Of the weights of one input after the other, those of the height and of its square too.
+    flat = jnp.ones_like(features)
+    for row in range(8):
+        params = {**variables["params"], "linear": dict(variables["params"]["linear"])}
+        kernel = jnp.zeros_like(params["linear"]["kernel"]).at[row].set(1.0)
+        params["linear"]["kernel"] = kernel
+        heights = look({"params": params}, flat, places_hz, jnp.zeros_like(context))
+        rest = look(
+            {"params": params | {"linear": {"kernel": 0 * kernel, "bias": jnp.zeros(1)}}},
+            flat,
+            places_hz,
+            jnp.zeros_like(context),
+        )
+        octave = np.log2(np.asarray(places_hz) / 1000) / 4
+        expected = {6: octave, 7: octave**2}.get(row, np.ones_like(octave))
+        np.testing.assert_allclose(heights - rest, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_places_have_no_gradient():
+    features = jnp.arange(6.0).reshape(1, 1, 6) ** 2
+    hertz = 100 * jnp.arange(1.0, 7.0)
+    places = jnp.array([[[250.0, 610.0]]])
+    got = jax.grad(lambda p, f: jnp.sum(at_frequencies(f, hertz, p)), (0, 1))(places, features)
+    np.testing.assert_array_equal(got[0], 0)
+    np.testing.assert_allclose(got[1][0, 0], [0, 0.5, 0.5, 0, 0, 1])
+
+
+def test_one_place_is_as_far_from_the_next_as_from_0(made):
+    _, features, places_hz, context = made
+    one = places_hz[..., :1]
+    variables = NET.init(jax.random.key(0), features, CHANNELS_HZ, one, context)
+    before = look(variables, features, one, context)
+    # 200 Hz; the step is 200 Hz, so that 0 and 400 Hz are looked at, and 600 Hz is not.
+    for channel, seen in ((0, True), (4, True), (6, False)):
+        after = look(variables, features.at[0, 2, channel].add(5.0), one, context)
+        assert np.any(before != after) == seen
+
+
 def test_ratios_of_channels_stay():
     features = jax.random.normal(jax.random.key(1), (2, 6, 3)) * jnp.array([[[1.0, 2.0, 3.0]]]) + 5
     mask = jnp.arange(6)[None] < jnp.array([[6], [4]])
@@ -75,6 +119,7 @@ def test_ratios_of_channels_stay():
     dirty = jnp.where(mask[..., None], features, jnp.nan)
     found, stats = norm.init_with_output(jax.random.key(0), dirty, mask)
     assert np.isfinite(found).all()
+    assert not np.any(np.asarray(found)[~np.asarray(mask)])
     assert {leaf.shape for leaf in jax.tree.leaves(stats)} == {(1,)}
     valid = np.asarray(found)[np.asarray(mask)]
     assert valid.mean() == pytest.approx(0, abs=1e-5)
@@ -126,8 +171,15 @@ def test_nothing_of_the_padding_is_seen(decoder):
 
 def test_what_is_missing_is_said(decoder):
     net, variables, heard, where = decoder
-    with pytest.raises(ValueError, match="channel_frequencies_hz"):
+    with pytest.raises(ValueError, match="41 features, and has none"):
         net.apply(variables, *heard, SIZES, train=False, places_hz=where["places_hz"])
+    fewer = where | {"channels_hz": CHANNELS_HZ[:3]}
+    with pytest.raises(ValueError, match=r"41 features, and has \(3,\) of them"):
+        net.apply(variables, *heard, SIZES, train=False, **fewer)
+    with pytest.raises(ValueError, match="places_hz"):
+        net.apply(variables, *heard, SIZES, train=False, channels_hz=CHANNELS_HZ)
+    with pytest.raises(ValueError, match="whole number"):
+        net.clone(local_width=-1).apply(variables, *heard, SIZES, train=False, **where)
     mask = jnp.ones((2, 5), bool)
     with pytest.raises(ValueError, match="local_width=0"):
         net.apply(variables, *heard, SIZES, train=False, timbre_mask=mask, **where)

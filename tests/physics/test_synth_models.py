@@ -81,6 +81,19 @@ def test_partials_with_amplitudes_of_their_own_do_not_share():
     assert not np.any(model.harmonic_part(given | {"f0_hz": 0 * f0_hz})[0])
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_one_partial_is_a_tone(own):
+    model = dataclasses.replace(
+        HARMONIC, n_harmonics=1, n_noise_bands=0, reverb_s=0, own_amplitudes=own
+    )
+    given = {"f0_hz": jnp.full((2, 8), 1000.0), "amplitude": jnp.zeros((2, 8))}
+    audio, _ = model.apply({}, given | {"harmonics": jnp.zeros((2, 8, 1))})
+    wave = np.exp(2j * np.pi * 1000 / 8000 * np.arange(64))
+    found = 2 * np.abs(np.asarray(audio)[:, 64:] @ wave) / 64
+    raw = -2.0 if own else 0.0
+    np.testing.assert_allclose(found, 2 * (1 / (1 + np.exp(-raw))) ** np.log(10), rtol=1e-4)
+
+
 @dataclasses.dataclass(frozen=True)
 class Buzz(synth.Synthesiser):
     """A synthesiser that breaks no rule: a level, smoothed a little, of a fixed wave."""
