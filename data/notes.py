@@ -6,6 +6,7 @@ packed by Makefully Studios (samples: CC BY 3.0; see README.md in each package).
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 import shutil
@@ -29,6 +30,8 @@ _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NOTE_FILE = re.compile(r"([A-G])([s#]?)(\d)\.(mp3|ogg|wav)")
 _INSTRUMENT = re.compile(r"[a-z]+(-[a-z]+)*")
 _FADE_S = 0.02
+_MOST_SEMITONES = 6
+_SPEED_STEP_HZ = 50
 _NPM_TIMEOUT_S = 600
 # What the formats of names and the checks were made for; of other instruments npm has the newest.
 _VERSIONS = dict.fromkeys(RECORDED, "1.1.2") | {"cello": "1.1.1", "violin": "1.1.1"}
@@ -37,12 +40,16 @@ _PACKAGE_BYTES = 64 * 1024**2
 
 
 class Note(NamedTuple):
-    """One note: where it lies (or what it is called), its instrument's label, pitch and take."""
+    """One note: where it lies (or what it is called), its instrument's label, pitch and take.
+
+    `semitones` is how much higher than its pitch a recording is played, by playing it faster.
+    """
 
     name: str
     label: int
     midi: int
     take: int = 0
+    semitones: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +57,9 @@ class Notes(AudioSource):
     """Notes of several instruments, which are the labels; items have their pitch as `f0_hz` too.
 
     A pitch belongs to one split, whatever the instrument: a MIDI number that leaves 2 when divided
-    by five is a test note, one that leaves 4 is for validation, the rest is for training.
+    by five is a test note, one that leaves 4 is for validation, the rest is for training. That is
+    so without `detune_semitones`: with it training recordings are heard at other pitches too, those
+    of the other splits among them, and it is the recordings that are held out.
 
     Attributes:
         root: folder of the packages `tonejs-instrument-NAME-mp3`; None: notes are generated.
@@ -60,7 +69,11 @@ class Notes(AudioSource):
             can be generated.
         low_midi: lowest note.
         high_midi: highest note.
-        takes: notes of each pitch and instrument, where they are generated.
+        takes: notes of each pitch and instrument, where they are generated; of recordings, with
+            `detune_semitones`, how many speeds.
+        detune_semitones: recordings for training are played at speeds that raise their pitch by so
+            many semitones, lower it by as many, and lie in equal steps between (if `takes` is odd,
+            one is the recording's own); 0 leaves them.
         download: fetch missing packages by npm into `root` (about 3 MB each), of one version for
             good if they are among `RECORDED`.
     """
@@ -71,6 +84,7 @@ class Notes(AudioSource):
     low_midi: int = 48
     high_midi: int = 84
     takes: int = 2
+    detune_semitones: float | int = 0.0
     download: bool = False
 
     def __post_init__(self):
@@ -79,6 +93,16 @@ class Notes(AudioSource):
             raise ValueError(
                 "notes are downloaded into a folder; download=True came without one; set "
                 "--config.data.root=DIR"
+            )
+        if not 0 <= self.detune_semitones <= _MOST_SEMITONES:
+            raise ValueError(
+                f"detune_semitones must lie between 0 and {_MOST_SEMITONES}, got "
+                f"{self.detune_semitones}: beyond, an instrument is another one; take 2.5"
+            )
+        if self.takes != int(self.takes) or self.takes < (2 if self.detune_semitones else 1):
+            raise ValueError(
+                "takes must be a whole number, 1 or more, and 2 or more where recordings are "
+                f"detuned, got {self.takes}: take 9"
             )
         for name in self.class_names:
             self._check_instrument(name)
@@ -102,7 +126,17 @@ class Notes(AudioSource):
         for label, name in enumerate(self.class_names):
             notes += self._recorded(name, label) if self.root else self._generated(name, label)
         inside = (n for n in notes if self.low_midi <= n.midi <= self.high_midi)
-        return [note for note in inside if split_of(note.midi) == split]
+        chosen = [note for note in inside if split_of(note.midi) == split]
+        if not (self.root and self.detune_semitones and split == "train"):
+            return chosen
+        speeds = np.linspace(
+            -self.detune_semitones, self.detune_semitones, int(self.takes)
+        ).tolist()
+        return [
+            note._replace(take=take, semitones=semitones)
+            for note in chosen
+            for take, semitones in enumerate(speeds)
+        ]
 
     def dataset(self, split: str) -> "NoteDataset":
         """Returns the notes of "train", "validation" or "test"."""
@@ -121,7 +155,7 @@ class Notes(AudioSource):
 
     def _generated(self, name: str, label: int) -> list[Note]:
         pitches = range(self.low_midi, self.high_midi + 1)
-        takes = range(self.takes)
+        takes = range(int(self.takes))
         return [
             Note(f"{name}/{midi}/{take}", label, midi, take) for midi in pitches for take in takes
         ]
@@ -160,7 +194,10 @@ class Notes(AudioSource):
 
 
 class NoteDataset(ClipDataset):
-    """Notes of one split; an item has `f0_hz`, float32, the nominal pitch, beside a clip's keys."""
+    """Notes of one split; an item has `f0_hz`, float32, the nominal pitch, beside a clip's keys.
+
+    That of a recording at another speed is right to 1.5 cents where files have 44.1 kHz.
+    """
 
     def __init__(
         self,
@@ -197,7 +234,8 @@ class NoteDataset(ClipDataset):
 
     def __getitem__(self, index: int) -> Item:
         """Returns one note; see `ItemDataset`."""
-        f0_hz = np.asarray(note_hz(self.notes[index].midi), np.float32)
+        note = self.notes[index]
+        f0_hz = np.asarray(note_hz(note.midi) * 2 ** (note.semitones / 12), np.float32)
         return super().__getitem__(index) | {"f0_hz": f0_hz}
 
     def _decode(self, index: int) -> Float32[np.ndarray, " time"]:
@@ -205,7 +243,16 @@ class NoteDataset(ClipDataset):
         if self.generated:
             name = note.name.partition("/")[0]
             return make_note(name, note.midi, note.take, self.sample_rate_hz, self.num_samples)
-        return read_note(self.root / note.name, self.sample_rate_hz, self.num_samples)
+        path = self.root / note.name
+        return read_note(path, self.sample_rate_hz, self.num_samples, note.semitones)
+
+    def fingerprint(self) -> str:
+        """Returns a digest as `ClipDataset` does, of the speeds of recordings too."""
+        plain = super().fingerprint()
+        speeds = ",".join(f"{note.semitones:g}" for note in self.notes)
+        if not any(note.semitones for note in self.notes):
+            return plain
+        return hashlib.sha256(f"{plain}\t{speeds}".encode()).hexdigest()[:16]
 
 
 def split_of(midi: int) -> str:
@@ -227,9 +274,15 @@ def package(instrument: str) -> str:
 
 
 def read_note(
-    path: pathlib.Path, sample_rate_hz: int, max_samples: int
+    path: pathlib.Path, sample_rate_hz: int, max_samples: int, semitones: float = 0.0
 ) -> Float32[np.ndarray, " time"]:
     """Decodes a recording, mixes its channels, resamples it, and cuts it with a short fade.
+
+    Args:
+        path: the file.
+        sample_rate_hz: of the result.
+        max_samples: what is longer is cut.
+        semitones: how much higher it is to sound, and how much shorter to last.
 
     Raises:
         AudioFileError: it is missing, cannot be decoded, or is empty or not finite.
@@ -241,6 +294,9 @@ def read_note(
     if not len(samples) or not np.isfinite(samples).all():
         found = "it is empty" if not len(samples) else "it has others"
         raise AudioFileError.about(path, "a note must have samples, finite ones", found)
+    if semitones:
+        # A round number of samples a second: the resampler has few phases then.
+        rate_hz = round(rate_hz * 2 ** (semitones / 12) / _SPEED_STEP_HZ) * _SPEED_STEP_HZ
     mono = resample(samples.mean(axis=1), rate_hz, sample_rate_hz)
     if len(mono) <= max_samples:
         return mono

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from hybrid.losses import WeightedSum, build_losses
 from hybrid.tasks import Aux, Batch, FrontEndTask, Tree, split_params
+from physics.base import frame_mask
 from physics.pitch import PitchLoudness
 from physics.pitch.loudness import WINDOW_S
 
@@ -51,12 +52,16 @@ class Resynthesis(FrontEndTask):
         pitch: "yin" measures it (which follows a vibrato); "known" takes `f0_hz` of the data.
         min_hz: lowest pitch that is looked for.
         max_hz: highest, an eighth of the sample rate if that is less.
+        look_ahead_frames: how much later the features of a frame may be: so many that half of the
+            front end's window is behind its end bring them together with pitch and loudness. Sound
+            can then be made so much later only.
     """
 
     losses: Any = dataclasses.field(default_factory=lambda: dict(DDSP_LOSS))
     pitch: str = "yin"
     min_hz: float | int = 60.0
     max_hz: float | int = 1600.0
+    look_ahead_frames: float | int = 0
 
     def __post_init__(self) -> None:
         """Checks the settings, and builds the losses of a spec."""
@@ -70,6 +75,11 @@ class Resynthesis(FrontEndTask):
         if not isinstance(self.losses, WeightedSum):
             built = build_losses(self.losses, self.physics.sample_rate_hz)
             object.__setattr__(self, "losses", built)
+        if self.look_ahead_frames != int(self.look_ahead_frames) or self.look_ahead_frames < 0:
+            raise ValueError(
+                "look_ahead_frames must be a whole number, 0 or more, got "
+                f"{self.look_ahead_frames!r}: take half of the front end's window, in hops"
+            )
         try:
             _ = self.pitch_loudness
         except ValueError as error:
@@ -113,6 +123,7 @@ class Resynthesis(FrontEndTask):
             self.sizes(),
             train=False,
             mask=heard["mask"],
+            **self._frequencies(heard),
         )
         return physics_params, *split_params(variables, heard["timbre"].dtype)
 
@@ -126,14 +137,28 @@ class Resynthesis(FrontEndTask):
 
         Returns:
             `f0_hz`, `confidence` and `loudness_db` [batch, frames], without a gradient, `timbre`
-            [batch, frames, channels] and `mask` [batch, frames].
+            [batch, frames, channels] and `mask` [batch, frames]; `channels_hz` [channels] too, if
+            the network has `local_width`.
         """
-        timbre, mask = self.features(physics_params, batch)
-        heard, _ = self.pitch_loudness.run({}, self.audio(batch), lengths=batch["lengths"])
+        frames = int(self.look_ahead_frames)
+        ahead = frames * self.physics.hop_samples
+        audio = self.audio(batch)
+        longer = batch | {
+            "audio": jnp.pad(audio, [(0, 0), (0, ahead), *[(0, 0)] * (audio.ndim - 2)]),
+            "lengths": batch["lengths"] + ahead,
+        }
+        timbre, _ = self.features(physics_params, longer)
+        timbre = timbre[:, frames:]
+        mask = frame_mask(timbre.shape[1], self.physics.hop_samples, batch["lengths"])
+        heard, _ = self.pitch_loudness.run({}, audio, lengths=batch["lengths"])
         if self.pitch == "known":
             known_hz = batch["f0_hz"].astype(timbre.dtype)[:, None]
             heard["f0_hz"] = jnp.where(mask, known_hz, jnp.zeros_like(known_hz))
-        return {**jax.lax.stop_gradient(heard), "timbre": timbre, "mask": mask}
+        heard = {**jax.lax.stop_gradient(heard), "timbre": timbre, "mask": mask}
+        if getattr(self.learner, "local_width", 0):
+            ask = getattr(self.physics, "channel_frequencies_hz", lambda _: None)
+            heard["channels_hz"] = ask(physics_params)
+        return heard
 
     def decode(
         self,
@@ -167,8 +192,18 @@ class Resynthesis(FrontEndTask):
             mask=mask,
             mutable=list(learner_collections) if train else [],
             **others,
+            **self._frequencies(heard),
         )
         return {"f0_hz": heard["f0_hz"], **controls}, collections
+
+    def _frequencies(self, heard: Mapping[str, Any]) -> dict[str, Any]:
+        """What a network that looks at features by frequency is also given."""
+        if "channels_hz" not in heard:
+            return {}
+        synth = getattr(self.physics, "synth", None)
+        ask = getattr(synth, "places_hz", lambda _: None)
+        places_hz = ask(heard["f0_hz"]) or None
+        return {"channels_hz": heard["channels_hz"], "places_hz": places_hz}
 
     def sound(
         self,

@@ -7,11 +7,13 @@ and a perceptron that still sees pitch and loudness.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from learners.local import Local, normalised_as_one
 from learners.masking import held, masked_mean
 from learners.normalise import normalised
 
@@ -23,8 +25,12 @@ class Decoder(nn.Module):
     """Raw controls of a synthesiser, frame by frame, from pitch, loudness and timbre.
 
     The timbre encoder normalises the features of a front end per channel, runs a recurrent layer
-    over them and keeps a few numbers z for each frame. Nothing looks ahead, so that what follows a
-    clip changes nothing in it. Keeps the collection `batch_stats`.
+    over them and keeps a few numbers z for each frame. Nothing looks ahead of the features, so that
+    what follows a clip changes nothing in it. Keeps the collection `batch_stats`.
+
+    With `local_width`, controls that lie along frequency also get what `learners.local.Local` makes
+    of the features where they lie. The sound then follows the features closely; a timbre that is
+    lent by another sound, of another pitch, is what z alone can tell.
 
     Attributes:
         width: units of each layer.
@@ -33,6 +39,8 @@ class Decoder(nn.Module):
         timbre_width: units of its recurrent layer.
         whole_clip: whether z is one for the whole clip, its mean over the frames: what makes an
             instrument, as against what a note does.
+        local_width: units of the networks that look at the features where controls lie; 0 leaves
+            them out.
         momentum: of the running statistics.
     """
 
@@ -41,6 +49,7 @@ class Decoder(nn.Module):
     latent_size: int = 16
     timbre_width: int = 64
     whole_clip: bool = False
+    local_width: int = 0
     momentum: float = 0.9
 
     @nn.compact
@@ -54,6 +63,8 @@ class Decoder(nn.Module):
         train: bool,
         mask: Bool[Array, "batch frames"] | None = None,
         timbre_mask: Bool[Array, "batch frames"] | None = None,
+        channels_hz: Float[Array, "..."] | None = None,
+        places_hz: Mapping[str, Float[Array, "batch frames places"]] | None = None,
     ) -> dict[str, Float[Array, "batch frames size"]]:
         """Returns `[batch, frames, size]` for each control.
 
@@ -66,7 +77,16 @@ class Decoder(nn.Module):
             mask: which frames are valid; all of them if not given.
             timbre_mask: which frames of the timbre are, where it is of another sound: beyond its
                 end its last z is held. As `mask` if not given.
+            channels_hz: [channels], frequencies of the features' channels; for `local_width`, as
+                is the next.
+            places_hz: of each control that lies along frequency, where; see
+                `physics.synth.synthesiser.Synthesiser.places_hz`.
+
+        Raises:
+            ValueError: `local_width` without frequencies, or with the timbre of another sound.
         """
+        if self.local_width:
+            self._check_local(timbre, channels_hz, places_hz, timbre_mask is not None)
         mask = jnp.ones(f0_hz.shape, bool) if mask is None else mask
         hertz = jnp.maximum(f0_hz, jnp.full_like(f0_hz, 8))
         # MIDI numbers 0 to 127, and loudness, both to about 0 to 1.
@@ -87,7 +107,36 @@ class Decoder(nn.Module):
         for name, size in sizes.items():
             controls[name] = out[..., place : place + size]
             place += size
+        if self.local_width:
+            features = normalised_as_one(timbre, mask, train=train, momentum=self.momentum)
+            for name, places in (places_hz or {}).items():
+                local = Local(self.local_width, name=f"local_{name}")
+                controls[name] += local(features, channels_hz, places, hidden)
         return controls
+
+    def _check_local(self, timbre: Array, channels_hz: Any, places_hz: Any, lent: bool) -> None:
+        if self.local_width < 0:
+            raise ValueError(
+                f"local_width must be a whole number, 0 or more, got {self.local_width}: take 32"
+            )
+        rule = f"local_width={self.local_width} looks at features by frequency"
+        if places_hz is None:
+            raise ValueError(
+                f"{rule}: the synthesiser must say by places_hz where its controls lie, and says "
+                "nothing; take physics.synth:HarmonicNoise, or local_width=0"
+            )
+        if channels_hz is None or channels_hz.shape != timbre.shape[-1:]:
+            found = "none" if channels_hz is None else f"{channels_hz.shape} of them"
+            raise ValueError(
+                f"{rule}: the front end must have one of channel_frequencies_hz for each of its "
+                f"{timbre.shape[-1]} features, and has {found}; take a spectrum, a filterbank or "
+                "one ear of CAR-FAC, or local_width=0"
+            )
+        if lent:
+            raise ValueError(
+                f"a timbre is lent as z, and {rule.replace('looks', 'would look')}, where the "
+                "other sound has no partials; train a decoder with local_width=0"
+            )
 
     def _timbre(self, features: Array, mask: Array, train: bool) -> Array:
         x = normalised(features, mask, train=train, momentum=self.momentum)

@@ -15,7 +15,12 @@ from physics import audio as ears
 from physics.base import Parameter, Params, State
 from physics.synth.fir import fir_reverb
 from physics.synth.noise import WINDOW_TAPS, filtered_noise
-from physics.synth.oscillators import harmonic, harmonic_amplitudes, silence
+from physics.synth.oscillators import (
+    harmonic,
+    harmonic_amplitudes,
+    own_amplitudes,
+    silence,
+)
 from physics.synth.scale import scale_function
 from physics.synth.synthesiser import Synthesiser
 
@@ -42,12 +47,15 @@ class HarmonicNoise(Synthesiser):
       n_noise_bands: magnitudes of the noise; 0 makes none.
       noise_bias: added to `noise` before the scale function, so that 0 is a soft noise.
       reverb_s: length of the room's response; 0 is no room.
+      own_amplitudes: whether each partial has an amplitude of its own in place of a share of all:
+        `amplitude` is then added to every entry of `harmonics`; see `oscillators.own_amplitudes`.
     """
 
     n_harmonics: int = 100
     n_noise_bands: int = 65
     noise_bias: float | int = -5.0
     reverb_s: float | int = 0.0
+    own_amplitudes: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,6 +72,18 @@ class HarmonicNoise(Synthesiser):
         """Sizes of the controls."""
         sizes = {"f0_hz": 1, "amplitude": 1, "harmonics": self.n_harmonics}
         return sizes | ({"noise": self.n_noise_bands} if self.n_noise_bands else {})
+
+    def places_hz(
+        self, f0_hz: Float[Array, "batch frames"]
+    ) -> dict[str, Float[Array, "batch frames size"]]:
+        """Frequencies of the partials, and of the magnitudes of the noise."""
+        numbers = jnp.arange(1, self.n_harmonics + 1, dtype=f0_hz.dtype)
+        places = {"harmonics": f0_hz[..., None] * numbers[None, None]}
+        if self.n_noise_bands:
+            bands_hz = np.linspace(0, self.sample_rate_hz / 2, self.n_noise_bands)
+            shape = (*f0_hz.shape, self.n_noise_bands)
+            places["noise"] = jnp.broadcast_to(jnp.asarray(bands_hz, f0_hz.dtype), shape)
+        return places
 
     @property
     def needs_key(self) -> bool:
@@ -132,9 +152,9 @@ class HarmonicNoise(Synthesiser):
     ) -> tuple[Float[Array, "batch time"], Any]:
         """The partials alone, and their part of the state."""
         f0_hz = controls["f0_hz"]
-        amplitudes = harmonic_amplitudes(
-            f0_hz, controls["amplitude"], controls["harmonics"], self.sample_rate_hz
-        )
+        harmonics = controls["harmonics"].reshape(*f0_hz.shape, self.n_harmonics)
+        amplitudes_of = own_amplitudes if self.own_amplitudes else harmonic_amplitudes
+        amplitudes = amplitudes_of(f0_hz, controls["amplitude"], harmonics, self.sample_rate_hz)
         return harmonic(f0_hz, amplitudes, self.sample_rate_hz, self.hop_samples, state)
 
     def noise_part(

@@ -25,6 +25,9 @@ _BLOCK_SAMPLES = 8192
 # Partials between two evaluations of sines: the error grows with their number, to 1e-6 here.
 _RUN_PARTIALS = 25
 
+# A hundred partials of controls 0 lie, in power, between one partial of DDSP's and a hundred.
+_OWN_BIAS = -2.0
+
 Tones = dict[str, Array]
 
 
@@ -48,12 +51,32 @@ def harmonic_amplitudes(
       sample_rate_hz: of the audio.
     """
     shares = scale_function(harmonics)
-    place = f0_hz[..., None] * _numbers(harmonics.shape[-1], f0_hz.dtype)[None, None]
-    silent = (place >= sample_rate_hz / 2) | (f0_hz <= 0)[..., None]
-    shares = jnp.where(silent, 0, shares)
+    shares = jnp.where(_silent(f0_hz, harmonics.shape[-1], sample_rate_hz), 0, shares)
     total = jnp.sum(shares, axis=-1, keepdims=True)
     shares = shares / jnp.where(total > 0, total, 1e-7)
     return scale_function(amplitude)[..., None] * shares
+
+
+@functools.partial(jax.jit, static_argnames="sample_rate_hz")
+def own_amplitudes(
+    f0_hz: Float[Array, "batch frames"],
+    amplitude: Float[Array, "batch frames"],
+    harmonics: Float[Array, "batch frames partials"],
+    sample_rate_hz: float | int,
+) -> Float[Array, "batch frames partials"]:
+    """Amplitudes of partials that know nothing of each other; none at or above half the rate.
+
+    `scale_function` of the sum of both and of a bias: what is learned about a partial stays true
+    where a change of pitch adds others, or takes them away. DDSP's are shares of a whole.
+
+    Args:
+      f0_hz: fundamental.
+      amplitude: of all together, before the scale function.
+      harmonics: of each partial from the first on, likewise.
+      sample_rate_hz: of the audio.
+    """
+    each = scale_function(amplitude[..., None] + harmonics + _OWN_BIAS)
+    return jnp.where(_silent(f0_hz, harmonics.shape[-1], sample_rate_hz), 0, each)
 
 
 def silence(batch: int, n_partials: int, dtype: Any) -> Tones:
@@ -245,6 +268,11 @@ def _once_jvp(primals, tangents):
         "Oscillators have first derivatives only, for their phases are integers; a derivative of a "
         "gradient was asked for. Leave f0 and amplitudes out of it (jax.lax.stop_gradient)."
     )
+
+
+def _silent(f0_hz: Array, n_partials: int, sample_rate_hz: float | int) -> Array:
+    place = f0_hz[..., None] * _numbers(n_partials, f0_hz.dtype)[None, None]
+    return (place >= sample_rate_hz / 2) | (f0_hz <= 0)[..., None]
 
 
 def _numbers(n_partials: int, dtype: Any) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from physics import audio as ears
 from physics.base import Params, Physics, State, frame_mask
@@ -44,6 +44,13 @@ class Synthesiser(Physics):
     @abc.abstractmethod
     def control_sizes(self) -> dict[str, int]:
         """Names and sizes of the controls that every frame has, `key` left out."""
+
+    def places_hz(
+        self, f0_hz: Float[Array, "batch frames"]
+    ) -> dict[str, Float[Array, "batch frames size"]]:
+        """Of each control that is a row along frequency, where its numbers lie; none by default."""
+        del f0_hz
+        return {}
 
     @property
     def needs_key(self) -> bool:

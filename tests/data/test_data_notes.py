@@ -102,6 +102,32 @@ def test_recordings(recorded):
     assert np.abs(item["audio"][-8:]).max() < 0.03
 
 
+def test_recordings_for_training_are_played_faster_and_slower(recorded):
+    given = {"root": str(recorded), "sample_rate_hz": RATE_HZ, "seconds": 0.5}
+    given |= {"instruments": ("clarinet",), "takes": 3}
+    plain, source = Notes(**given), Notes(**given, detune_semitones=1.5)
+    for split in ("validation", "test"):
+        assert source.notes(split) == plain.notes(split)
+        assert source.dataset(split).fingerprint() == plain.dataset(split).fingerprint()
+    notes, dataset = source.notes("train"), source.dataset("train")
+    assert [n.semitones for n in notes[:3]] == [-1.5, 0, 1.5]
+    assert {n.name for n in notes} == {n.name for n in plain.notes("train")}
+    assert len(notes) == 3 * len(plain.notes("train"))
+    assert dataset.fingerprint() != plain.dataset("train").fingerprint()
+    for index, note in enumerate(notes[:3]):
+        item = dataset[index]
+        nominal_hz = note_hz(note.midi + note.semitones)
+        assert float(item["f0_hz"]) == pytest.approx(nominal_hz, rel=1e-6)
+        # Files of 16 kHz are played at steps of 50 Hz, 5 cents.
+        assert abs(1200 * np.log2(heard_hz(item["audio"], nominal_hz) / nominal_hz)) < 4
+    with pytest.raises(ValueError, match="detune_semitones"):
+        Notes(**given, detune_semitones=12)
+    with pytest.raises(ValueError, match=r"takes must be .*2 or more"):
+        Notes(**given | {"takes": 1}, detune_semitones=1.5)
+    with pytest.raises(ValueError, match="takes must be"):
+        Notes(takes=0)
+
+
 def test_file_names():
     assert midi_of("A4.mp3") == 69
     assert midi_of("As3.ogg") == midi_of("A#3.wav") == 58

@@ -15,7 +15,7 @@ CONFIGS = sorted(p for p in launch.CONFIG_FOLDER.glob("*.py") if p.stem != "__in
 
 
 # Half a minute of compilation each; their tasks have tests of their own, with smaller parts.
-SLOW = {"ddsp", "vae"}
+SLOW = {"ddsp", "ddsp_local", "vae"}
 
 
 def load(path: pathlib.Path):

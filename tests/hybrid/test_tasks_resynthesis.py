@@ -126,9 +126,14 @@ def test_examples_have_a_row_for_each_clip(started):
 
 
 def test_wrong_settings_are_named(started):
-    batch, _ = started
+    batch, (physics, *_) = started
     with pytest.raises(ValueError, match="known"):
         dataclasses.replace(TASK, pitch="crepe")
+    for wrong in (-1, 1.5):
+        with pytest.raises(ValueError, match="look_ahead_frames"):
+            dataclasses.replace(TASK, look_ahead_frames=wrong)
+    with pytest.raises(ValueError, match="Set n_ears=2"):
+        TASK.hear(physics, batch | {"audio": jnp.stack([batch["audio"]] * 2, axis=-1)})
     with pytest.raises(ValueError, match="AnalysisSynthesis"):
         Resynthesis(HarmonicNoise(), NET)
     del batch["f0_hz"]
@@ -143,6 +148,50 @@ def test_a_hop_that_differs_is_named():
         )
     with pytest.raises(ValueError, match="control_sizes"):
         AnalysisSynthesis(sample_rate_hz=RATE_HZ, synth=PHYSICS.front)
+
+
+def test_a_front_end_may_be_given_what_comes(started):
+    batch, (physics, *_) = started
+    task = dataclasses.replace(TASK, look_ahead_frames=1)
+    now, later = (quickly(t.hear)(physics, batch) for t in (TASK, task))
+    # One hop later, to the clip's end, behind which is silence.
+    heard = jnp.pad(TASK.audio(batch), ((0, 0), (0, 80)))
+    silence = {"audio": heard, "lengths": batch["lengths"] + 80}
+    longer = quickly(TASK.features)(physics, batch | silence)[0]
+    np.testing.assert_allclose(later["timbre"], longer[:, 1:], atol=1e-5)
+    np.testing.assert_allclose(later["timbre"][0, :14], now["timbre"][0, 1:15], atol=1e-5)
+    assert np.all(later["timbre"][1, 9] != 0)
+    for name in ("mask", "f0_hz", "loudness_db"):
+        np.testing.assert_array_equal(later[name], now[name])
+    valid = np.arange(1230)[None] < np.array([1230, 800, 1230])[:, None]
+    dirty = batch | {"audio": jnp.where(valid, batch["audio"], 0.9)}
+    np.testing.assert_array_equal(quickly(task.hear)(physics, dirty)["timbre"], later["timbre"])
+
+
+def test_a_network_may_look_where_controls_lie(started):
+    batch, _ = started
+    task = dataclasses.replace(TASK, learner=NET.clone(local_width=4))
+    trees = quickly(task.init)(jax.random.key(1), batch)
+
+    def loss(learner):
+        return task.loss(trees[0], learner, trees[2], batch, jax.random.key(2), True)[0]
+
+    grads = quickly(jax.grad(loss))(trees[1])
+    for name in ("local_harmonics", "local_noise"):
+        assert np.any(grads[name]["linear"]["kernel"])
+    vocoder = {"target": "physics.synth:ChannelVocoder", "n_bands": 4, "min_hz": 200, "n_fft": 64}
+    blind = dataclasses.replace(
+        task,
+        physics=AnalysisSynthesis(RATE_HZ, 0.01, front={"n_mels": 6}, synth=vocoder),
+    )
+    with pytest.raises(ValueError, match="places_hz"):
+        jax.eval_shape(blind.init, jax.random.key(1), batch)
+    mfcc = {"target": "physics.spectra:Mfcc", "n_mels": 6, "n_mfcc": 4}
+    deaf = dataclasses.replace(
+        task, physics=AnalysisSynthesis(RATE_HZ, 0.01, front=mfcc, synth=PHYSICS.synth)
+    )
+    with pytest.raises(ValueError, match=r"each of its 4 features, and has none"):
+        jax.eval_shape(deaf.init, jax.random.key(1), batch)
 
 
 def test_any_front_end_will_do():

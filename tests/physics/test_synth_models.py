@@ -21,6 +21,12 @@ VOCODER = synth.ChannelVocoder(sample_rate_hz=8000, hop_samples=20, n_bands=5, m
 SHARED = (testing.check_batch, testing.check_purity, testing.check_controls_padding)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("check", testing.SYNTHESISER_CHECKS, ids=lambda check: check.__name__)
+def test_partials_of_their_own(check):
+    check(dataclasses.replace(HARMONIC, own_amplitudes=True))
+
+
 @pytest.mark.parametrize("check", testing.SYNTHESISER_CHECKS, ids=lambda check: check.__name__)
 def test_harmonic_noise(check):
     check(HARMONIC)
@@ -45,6 +51,47 @@ def test_partials_alone_need_no_key():
     audio, state = model.apply({}, given | {"harmonics": jnp.zeros((1, 4, 3))})
     assert np.any(audio)
     assert set(state) == {"tones"}
+
+
+def test_controls_along_frequency_say_where_they_lie():
+    f0_hz = jnp.array([[100.0, 0.0], [900.0, 250.0]])
+    places = HARMONIC.places_hz(f0_hz)
+    sizes = HARMONIC.control_sizes
+    assert {name: x.shape for name, x in places.items()} == {
+        name: (2, 2, sizes[name]) for name in ("harmonics", "noise")
+    }
+    np.testing.assert_allclose(places["harmonics"][1, 1], 250 * np.arange(1, 8))
+    np.testing.assert_allclose(places["noise"][0, 0], np.linspace(0, 4000, 9))
+    assert VOCODER.places_hz(f0_hz) == {}
+
+
+def test_partials_with_amplitudes_of_their_own_do_not_share():
+    model = dataclasses.replace(HARMONIC, own_amplitudes=True, n_noise_bands=0, reverb_s=0)
+    f0_hz = jnp.full((1, 8), 1500.0)
+    given = {"f0_hz": f0_hz, "amplitude": jnp.zeros((1, 8)), "harmonics": jnp.zeros((1, 8, 7))}
+    louder = given | {"harmonics": given["harmonics"].at[..., 0].add(1.0)}
+    before, after = (np.asarray(model.harmonic_part(g)[0])[0, 64:] for g in (given, louder))
+    wave = np.exp(2j * np.pi * 1500 / 8000 * np.arange(before.size))
+    # Amplitudes, by partial; of the seven only two are below half the sample rate.
+    parts = [[2 * abs(np.mean(x * wave**k)) for k in (1, 2)] for x in (before, after)]
+    expected = 2 * (1 / (1 + np.exp(2.0))) ** np.log(10)
+    np.testing.assert_allclose(parts[0], expected, rtol=1e-4)
+    assert parts[1][1] == pytest.approx(expected, rel=1e-4)
+    assert parts[1][0] == pytest.approx(2 * (1 / (1 + np.exp(1.0))) ** np.log(10), rel=1e-4)
+    assert not np.any(model.harmonic_part(given | {"f0_hz": 0 * f0_hz})[0])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_one_partial_is_a_tone(own):
+    model = dataclasses.replace(
+        HARMONIC, n_harmonics=1, n_noise_bands=0, reverb_s=0, own_amplitudes=own
+    )
+    given = {"f0_hz": jnp.full((2, 8), 1000.0), "amplitude": jnp.zeros((2, 8))}
+    audio, _ = model.apply({}, given | {"harmonics": jnp.zeros((2, 8, 1))})
+    wave = np.exp(2j * np.pi * 1000 / 8000 * np.arange(64))
+    found = 2 * np.abs(np.asarray(audio)[:, 64:] @ wave) / 64
+    raw = -2.0 if own else 0.0
+    np.testing.assert_allclose(found, 2 * (1 / (1 + np.exp(-raw))) ** np.log(10), rtol=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
