@@ -1,6 +1,6 @@
 """Checkpoints that are complete or invisible, checked by checksum, restored whole or not at all.
 
-On disk, below one directory (format 2):
+On disk, below one directory (format 3):
 
     step_000000040/
       manifest.json    format version, step, every leaf (shape, dtype), every file (size, SHA-256),
@@ -12,7 +12,8 @@ A checkpoint is written under a hidden name, synced, and renamed, so a process k
 leaves only whole ones in sight. What is left of the others goes at the next save.
 
 Format 1 had an array for each leaf under its name, and is still read. TensorStore 0.1 leaks memory
-for each array that is saved, which a long run of many leaves and checkpoints would feel.
+for each array that is saved, which a long run of many leaves and checkpoints would feel. The
+manifest's checksum did not see the order of the leaves in format 2, which is read too.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _NAME = "manifest.json"
 
@@ -105,8 +105,8 @@ def _text(manifest: dict[str, Any]) -> bytes:
 
 
 def _own_checksum(manifest: dict[str, Any]) -> str:
-    # Since format 2 the order of the leaves says where each is; format 1 had its keys sorted.
-    text = json.dumps(manifest, sort_keys=manifest["format"] == 1)
+    # The order of the leaves says where each is; up to format 2 the checksum did not see it.
+    text = json.dumps(manifest, sort_keys=manifest["format"] in (1, 2))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

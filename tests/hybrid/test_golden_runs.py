@@ -18,7 +18,8 @@ from hybrid.writers import read_rows
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden_runs"
 RUN = GOLDEN / "first_release"
-each_release = pytest.mark.parametrize("release", ["first_release", "second_release"])
+RELEASES = ("first_release", "second_release", "third_release")
+each_release = pytest.mark.parametrize("release", RELEASES)
 
 
 @each_release
@@ -76,7 +77,7 @@ def test_what_a_newer_release_wrote_is_refused_with_the_way_out(tmp_path):
     content["format"] = manifests.FORMAT_VERSION + 1
     content["sha256"] = manifests._own_checksum(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"has format 3.*reads up to 2: install the release"):
+    with pytest.raises(CheckpointError, match=r"has format 4.*reads up to 3: install the release"):
         hybrid.load(tmp_path / "run")
     # Not taken for damage, so not passed over, and not removed.
     assert 4 in Checkpoints(tmp_path / "run" / "checkpoints").steps()
