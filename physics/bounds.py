@@ -164,7 +164,7 @@ def to_raw(parameter: Parameter, physical: Any, name: str = "the parameter") -> 
     return jnp.asarray(_raw(parameter, value), jax.dtypes.canonicalize_dtype(float))
 
 
-def _raw(parameter: Parameter, value: np.ndarray) -> np.ndarray:
+def _raw(parameter: Parameter, value: Any) -> Any:
     low, high = parameter.low, parameter.high
     if parameter.transform == "project":
         return (value - low) / (high - low)
