@@ -2,9 +2,9 @@
 
 Errors are relative to the largest value of an output, or to FLOORS where it is (nearly) silent; the
 activity of just_hwr, motion that is clipped at 2, to the largest motion. A dense cascade magnifies
-in the slow channels what was rounded in the fast ones: a memory of float32 then costs more than
-the tolerance, whatever the arithmetic. What it costs is measured, by rounding the memories of the
-yardstick: nothing else is ever allowed on top.
+in the slow channels what was rounded in the fast ones: memories of float32 then cost more than the
+tolerance, whatever the arithmetic. What they cost is measured, by rounding those of the yardstick's
+cascade, and nothing else is ever allowed.
 What hypothesis draws is fixed in a default run; PARITY_EXAMPLES=150 draws so many anew.
 """
 
@@ -334,10 +334,10 @@ def errors_of(model, found, exact):
 
 
 def cost_of_rounding(yardstick, model, wide, clip, dtype):
-    """How far outputs move if inputs and memories are rounded, by name; the worst of three draws.
+    """How far outputs move if inputs and cascade are rounded, by name; the worst of three draws.
 
     The yardstick is exact but for that: audio and params move by up to one unit in the last place
-    of the dtype, memories by as much as ROUNDINGS may, before every sample.
+    of the dtype, the cascade's memories by as much as ROUNDINGS may, before every sample.
     """
     with jax.enable_x64(True):
         exact, costs = yardstick(model, wide, clip)._asdict(), []
