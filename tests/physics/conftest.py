@@ -64,7 +64,7 @@ def compiled_quickly():
 def yardstick():
     """Runs the NumPy reference with a model's options and parameters, in float64.
 
-    `move`, if given, is what befalls each memory of the cascade, an array, before every sample.
+    `move`, if given, is what befalls, before each sample, every memory that samples round anew.
     """
 
     def run(model, params, audio, state=None, move=None):
@@ -94,7 +94,9 @@ def yardstick():
             return reference.run(design, scaled, state, **how)[0]
         rows = []
         for sample in scaled:
-            state["car"] |= {name: move(state["car"][name]) for name in ("z1", "z2", "zy", "ac")}
+            car = {name: move(state["car"][name]) for name in ("z1", "z2", "zy", "ac")}
+            cells = {g: jax.tree.map(move, state[g]) for g in ("ihc", "synapse") if g in state}
+            state = state | cells | {"car": state["car"] | car}
             row, state = reference.run(design, sample[None], state, **how)
             rows.append(row)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
