@@ -20,11 +20,6 @@ from jaxtyping import Array, Float
 from physics.carfac import structures
 from physics.carfac.structures import Structure
 
-# A pole never falls below this part of the lowest one of the initial map: the number of channels
-# is fixed, so a map that learns to step faster would otherwise run through 0 Hz. It never acts
-# initially.
-_POLE_FLOOR = 0.5
-
 
 def conductance(x):
     """Conductance (0 to 1) of an inner hair cell's channels at BM displacement `x`; any shape."""
@@ -59,27 +54,11 @@ CONDUCTANCE_AT_REST = _conductance_at(0.0)
 CONDUCTANCE_WHEN_LOUD = _conductance_at(10.0)  # by convention of the model, "very loud" is 10
 
 
-def pole_frequencies_hz(
-    car: dict[str, Any], structure: Structure, min_pole_hz: float
-) -> Float[Array, "ears channels"]:
-    """Pole frequencies, falling from base to apex; the closed form of stepping along the ERB scale.
-
-    f[k+1] = f[k] - erb_per_step * (erb_break_hz + f[k]) / erb_q, a geometric series in f + break.
-    """
-    first_hz = car["first_pole_theta"] * (structure.sample_rate_hz / (2 * math.pi))
-    log_ratio = jnp.log1p(-car["erb_per_step"] / car["erb_q"])
-    step = jnp.arange(structure.n_channels, dtype=log_ratio.dtype)[None, :]
-    shifted = (first_hz + car["erb_break_hz"]) * jnp.exp(step * log_ratio)
-    poles = jnp.maximum(shifted - car["erb_break_hz"], _POLE_FLOOR * min_pole_hz)
-    return jnp.broadcast_to(poles, (structure.n_ears, structure.n_channels))
-
-
 def design_car(
-    car: dict[str, Any], structure: Structure, min_pole_hz: float
+    car: dict[str, Any], poles: Float[Array, "ears channels"], structure: Structure
 ) -> structures.CarCoefficients:
-    """Coefficients of the cascade; every field `[ears, channels]`."""
+    """Coefficients of the cascade, its poles being at `poles` Hz; every field as these."""
     rate = structure.sample_rate_hz
-    poles = pole_frequencies_hz(car, structure, min_pole_hz)
     theta = poles * (2 * math.pi / rate)
     sin = jnp.sin(theta)
     half = jnp.sin(0.5 * theta)
@@ -269,16 +248,16 @@ def _fir(mean, variance, five_taps: np.ndarray):
 
 def design(
     physical: dict[str, Any],
+    poles: Float[Array, "ears channels"],
     structure: Structure,
-    min_pole_hz: float,
     healthy_fibres: tuple[float, ...],
 ) -> structures.Coefficients:
     """All coefficients of a model.
 
     Args:
       physical: nested dict of arrays in physical units, as from `Carfac.physical`.
+      poles: pole frequencies in Hz, from `places`.
       structure: what is discrete.
-      min_pole_hz: lowest pole of the initial map.
       healthy_fibres: see `design_synapse`.
 
     Returns:
@@ -287,7 +266,7 @@ def design(
     with_synapse = structure.ihc == "two_cap_with_syn"
     physical = {**physical, **_spread({g: physical.get(g, {}) for g in ("car", "ihc")}, structure)}
     return structures.Coefficients(
-        car=design_car(physical["car"], structure, min_pole_hz),
+        car=design_car(physical["car"], poles, structure),
         ihc=design_ihc(physical["ihc"], structure),
         agc=design_agc(physical.get("agc"), structure, physical["car"]["ohc_health"].dtype),
         synapse=design_synapse(physical["synapse"], structure, healthy_fibres)

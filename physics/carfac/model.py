@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from physics import bounds
 from physics.audio import check_audio, check_piece
 from physics.base import Physics, frame_mask, sample_mask
-from physics.carfac import checks, design, ear, framing, google, kernels, rest, setup
+from physics.carfac import checks, design, ear, framing, google, kernels, places, rest, setup
 from physics.carfac import parameters as tables
 from physics.carfac.structures import OUTPUTS, Coefficients, State, Structure
 
@@ -158,16 +159,22 @@ class Carfac(Physics):
 
     def design(self, params: Any) -> Coefficients:
         """Coefficients of the filters; differentiable."""
-        return self._design(self.physical(params))
-
-    def _design(self, physical: Any) -> Coefficients:
-        return design.design(physical, self.structure, self.min_pole_hz, tuple(self.healthy_fibres))
+        physical, poles = self.physical(params), self._poles_hz(params)
+        return design.design(physical, poles, self.structure, tuple(self.healthy_fibres))
 
     def channel_frequencies_hz(self, params: Any) -> Float[Array, "*ears channels"]:
         """Pole frequencies, base to apex: `[channels]`, or `[ears, channels]` for several ears."""
-        car = self.physical(params)["car"]
-        poles = design.pole_frequencies_hz(car, self.structure, self.min_pole_hz)
+        poles = self._poles_hz(params)
         return poles[0] if self.n_ears == 1 else poles
+
+    def _poles_hz(self, params: Any) -> Float[Array, "ears channels"]:
+        prepared = setup.prepare(self)
+        specs, now, initial = (
+            {name: tree["car"][name] for name in places.NAMES}
+            for tree in (prepared.specs(), params, prepared.initial())
+        )
+        moved = bounds.moved(specs, now, initial)
+        return places.pole_frequencies_hz(moved, initial, self.structure, self.min_pole_hz)
 
     def init_state(self, batch_shape: Any, params: Any = None) -> State | FramedState:
         """The state at the beginning of clips.

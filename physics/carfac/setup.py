@@ -12,10 +12,11 @@ import numpy as np
 
 from physics.bounds import Parameter, to_raw
 from physics.carfac import parameters as tables
+from physics.carfac import places
 from physics.carfac.structures import Structure
 
-# The frequency map may differ between ears; other leaves may also differ between channels.
-_MAP = ("first_pole_theta", "erb_per_step", "erb_break_hz", "erb_q")
+# May differ between ears; other leaves may also differ between channels.
+_MAP = places.NAMES
 
 
 @dataclasses.dataclass(frozen=True)

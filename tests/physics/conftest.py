@@ -62,9 +62,12 @@ def compiled_quickly():
 
 @pytest.fixture
 def yardstick():
-    """Runs the NumPy reference with a model's options and parameters, in float64."""
+    """Runs the NumPy reference with a model's options and parameters, in float64.
 
-    def run(model, params, audio, state=None):
+    `move`, if given, is what befalls, before each sample, every memory that samples round anew.
+    """
+
+    def run(model, params, audio, state=None, move=None):
         physical = jax.tree.map(lambda a: np.asarray(a, np.float64), model.physical(params))
         if model.ihc == "two_cap_with_syn":
             synapse = physical["synapse"]
@@ -86,15 +89,17 @@ def yardstick():
         taps = (1.0,)
         if model.ear_filter != "none":
             taps = ear.fir_taps(model.sample_rate_hz, model.sound_field, model.ear_filter)
-        outputs, _ = reference.run(
-            design,
-            scaled,
-            state,
-            open_loop=model.open_loop,
-            linear_car=model.linear_car,
-            ear_taps=taps,
-        )
-        return outputs
+        how = {"open_loop": model.open_loop, "linear_car": model.linear_car, "ear_taps": taps}
+        if move is None:
+            return reference.run(design, scaled, state, **how)[0]
+        rows = []
+        for sample in scaled:
+            car = {name: move(state["car"][name]) for name in ("z1", "z2", "zy", "ac")}
+            cells = {g: jax.tree.map(move, state[g]) for g in ("ihc", "synapse") if g in state}
+            state = state | cells | {"car": state["car"] | car}
+            row, state = reference.run(design, sample[None], state, **how)
+            rows.append(row)
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
 
     return run
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from physics import Parameter, Physics, PhysicsModule, frame_mask, sample_mask
+from physics import Parameter, Physics, PhysicsModule, bounds, frame_mask, sample_mask
 from physics.bounds import map_specs
 from physics.carfac import Carfac
 
@@ -94,6 +94,28 @@ def test_raw_is_the_inverse_of_physical(x64):
     for name, value in values.items():
         np.testing.assert_allclose(back[name], value, rtol=1e-12)
         assert back[name].dtype == jnp.float64
+
+
+def test_moves_are_exact_in_float32_where_values_are_rounded():
+    """A move of 1e-4 to 1e-5 of itself, though the value has only 7 digits; none is exactly 0."""
+    module = Some()
+    values = {"linear": 6.9, "narrow": 2.501, "decades": 2e-5}
+    specs = {name: module.specs()[name] for name in values}
+    start = {name: module.raw(values | {"part": 0.0, "count": 2.0})[name] for name in values}
+    still = bounds.moved(specs, start, values)
+    assert all(leaf == 0 and leaf.dtype == jnp.float32 for leaf in still.values())
+    for step in (1e-4, -3.0, 20.0):
+        params = {name: leaf + step for name, leaf in start.items()}
+        found = bounds.moved(specs, params, values)
+        with jax.enable_x64(True):
+            before, after = (
+                bounds.to_physical(specs, jax.tree.map(lambda a: jnp.asarray(a, float), tree))
+                for tree in (start, params)
+            )
+        for name, p in specs.items():
+            move = np.log if p.transform == "log_logit" else np.asarray
+            expected = move(after[name]) - move(before[name])
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

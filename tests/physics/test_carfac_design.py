@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from physics.bounds import is_parameter, map_specs
-from physics.carfac import Carfac, reference
+from physics.carfac import Carfac, places, reference
 
 RATES = (8000, 22050, 96000)
 
@@ -48,6 +48,47 @@ def test_map_and_poles_are_those_of_the_yardstick(quick_jit, rate, x64):
     for name, theirs in (("quadratic", "ga"), ("linear", "gb"), ("constant", "gc")):
         value = getattr(expected.car, theirs)
         np.testing.assert_allclose(getattr(car, f"gain_{name}"), value, atol=1e-12)
+
+
+@pytest.mark.parametrize("erb_per_step", [0.25, 0.5])
+def test_a_map_that_has_learned_is_placed_to_1e6_in_float32(quick_jit, erb_per_step):
+    """At 96 kHz, each parameter having moved by some percent; expected in float64, step by step."""
+    model = Carfac(sample_rate_hz=96000, n_ears=2, initial={"car.erb_per_step": erb_per_step})
+    rng = np.random.default_rng(0)
+    place = quick_jit(model.channel_frequencies_hz)
+    for _ in range(5):
+        params = jax.tree.map(
+            lambda a: a + jnp.asarray(rng.uniform(-0.05, 0.05, a.shape), a.dtype), model.init()
+        )
+        with jax.enable_x64(True):
+            wide = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), params)
+            car = jax.tree.map(np.asarray, model.physical(wide)["car"])
+        poles, pole_hz = np.asarray(place(params)), car["first_pole_theta"] * 96000 / (2 * np.pi)
+        for found in poles[0]:
+            if pole_hz < 30:
+                break
+            np.testing.assert_allclose(found, pole_hz, rtol=1e-6)
+            pole_hz -= car["erb_per_step"] * (car["erb_break_hz"] + pole_hz) / car["erb_q"]
+
+
+def test_the_map_has_the_derivatives_of_its_closed_form(quick_jit, x64):
+    """In float64 to 1e-9, at the initial values and elsewhere."""
+    model = Carfac(n_ears=2, initial={"car.erb_q": [[9.0], [9.5]]})
+    step = np.arange(float(model.structure.n_channels))[None]
+
+    def series(params):
+        car = model.physical(params)["car"]
+        first_hz = car["first_pole_theta"] * (model.sample_rate_hz / (2 * np.pi))
+        ratio = 1 - car["erb_per_step"] / car["erb_q"]
+        return (first_hz + car["erb_break_hz"]) * ratio**step - car["erb_break_hz"]
+
+    slopes = [quick_jit(jax.jacfwd(place)) for place in (model.channel_frequencies_hz, series)]
+    initial = model.init()
+    for params in (initial, jax.tree.map(lambda a: a - 0.01, initial)):
+        found, expected = (slope(params)["car"] for slope in slopes)
+        for name in places.NAMES:
+            scale = np.abs(expected[name]).max()
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-9 * scale, rtol=0)
 
 
 def test_channels_of_google_carfac():

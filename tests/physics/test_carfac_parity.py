@@ -1,9 +1,10 @@
 """Holds the JAX model to google/carfac's outputs and to the NumPy yardstick, option by option.
 
 Errors are relative to the largest value of an output, or to FLOORS where it is (nearly) silent; the
-activity of just_hwr, motion that is clipped at 2, to the largest motion. A dense, loud or open-loop
-model magnifies the rounding of what it is given (motion then reaches 1e7): where it is WILD, ten
-times what rounding audio and params moves the yardstick by is allowed on top.
+activity of just_hwr, motion that is clipped at 2, to the largest motion. A dense cascade magnifies
+in the slow channels what was rounded in the fast ones, hair cells add up what they round: memories
+of float32 can cost more than the tolerance, whatever the arithmetic. What they cost is measured, by
+rounding those of the yardstick, and nothing else is ever allowed.
 What hypothesis draws is fixed in a default run; PARITY_EXAMPLES=150 draws so many anew.
 """
 
@@ -93,8 +94,10 @@ KERNELS = [
 # noise at 20 dB SPL gives is as little as a relative error can be asked for. Motion rests at zero.
 FLOORS = {"nap": 0.1, "receptor_potential": 0.01, "bm": 1e-9, "ohc": 1e-9}
 MAP = {f"car.{name}" for name in ("first_pole_theta", "erb_per_step", "erb_break_hz", "erb_q")}
-# Motion that no ear makes; full scale is 1.
-WILD = 100.0
+# Of a resonator's memory, each by up to half a unit in its last place, in one sample: two products,
+# their sum, its subtraction, the product and subtraction of the damping, and the input. Hair cells'
+# take fewer.
+ROUNDINGS = 7
 TOLERANCES = {"float64": 1e-9, "float32": 2e-4}
 
 RATES_HZ = (8000.0, 11025.0, 16000.0, 22050.0, 32000.0, 44100.0, 48000.0, 96000.0)
@@ -136,6 +139,34 @@ def test_golden_case(golden, quick_jit, name, kernel):
         assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max(), output
     poles = np.asarray(model.channel_frequencies_hz(params)).reshape(model.n_ears, -1)
     np.testing.assert_allclose(poles[0], case.pole_frequencies_hz, rtol=5e-6)
+
+
+def as_float32(a):
+    return a.astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_dense_cascades_lose_what_float32_memories_cost(yardstick, quick_jit, kernel):
+    """Rounding only its memories, the exact yardstick errs as much as the model: 1e-3."""
+    model = Carfac(
+        sample_rate_hz=16000,
+        ihc="just_hwr",
+        open_loop=True,
+        linear_car=True,
+        initial={"car.erb_per_step": 0.25},
+        kernel=kernel,
+    )
+    params, audio = model.init(), np.zeros((1, 200, 1), np.float32)
+    audio[:, 10] = 1e-3
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+        exact = yardstick(model, wide, audio[0]).bm
+        rounded = yardstick(model, wide, audio[0], move=as_float32).bm
+    least = error("bm", rounded, exact)
+    assert least > 2 * TOLERANCES["float32"]
+    run = quick_jit(lambda params, audio: model.run(params, audio, outputs=("bm",))[0].bm)
+    assert error("bm", run(params, jnp.asarray(audio))[0], exact) < 5 * least
+    check(yardstick, quick_jit, model, audio, "float32", at_cost=True)
 
 
 def draw_model(draw):
@@ -270,37 +301,64 @@ def test_equals_the_yardstick_without_jit(yardstick):
 @hypothesis.given(data=st.data())
 def test_equals_the_yardstick_whatever_is_drawn(yardstick, quick_jit, data, dtype, kernel):
     model = dataclasses.replace(draw_model(data.draw), kernel=kernel)
-    check(yardstick, quick_jit, model, draw_clips(data.draw, model.n_ears), dtype)
+    check(yardstick, quick_jit, model, draw_clips(data.draw, model.n_ears), dtype, at_cost=True)
 
 
-def check(yardstick, quick_jit, model, audio, dtype):
+def check(yardstick, quick_jit, model, audio, dtype, at_cost=False):
+    """Within the tolerance, or `at_cost` within what rounding costs where that is more."""
     names = outputs_of(model)
     with jax.enable_x64(dtype == "float64"):
         params = model.init()
         run = quick_jit(lambda params, audio: model.run(params, audio, outputs=names)[0])
         given = run(params, jnp.asarray(audio, dtype))
+    wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    for i, clip in enumerate(audio):
+        found = {name: np.asarray(getattr(given, name))[i] for name in names}
+        with jax.enable_x64(True):
+            exact = yardstick(model, wide, clip)
+        errors = errors_of(model, found, exact._asdict())
+        assert all(value.dtype == dtype for value in found.values())
+        cost = dict.fromkeys(names, 0.0)
+        if at_cost and max(errors.values()) >= TOLERANCES[dtype]:
+            cost = cost_of_rounding(yardstick, model, wide, clip, dtype)
+        for name, worst in errors.items():
+            assert worst < max(TOLERANCES[dtype], cost[name]), (name, worst, cost[name])
+
+
+def errors_of(model, found, exact):
+    """Errors of a clip's outputs by name, relative as the module's docstring says."""
+    hwr = model.ihc == "just_hwr"
+    return {
+        name: error(name, value, exact[name], np.abs(exact["bm"]).max() * (hwr and name == "nap"))
+        for name, value in found.items()
+    }
+
+
+def cost_of_rounding(yardstick, model, wide, clip, dtype):
+    """How far outputs move if inputs and memories are rounded, by name; the worst of five draws.
+
+    The yardstick is exact but for that: audio and params move by up to one unit in the last place
+    of the dtype; memories by as much as ROUNDINGS may, another way at every sample, or by half a
+    unit that is the same at every sample, as in what hardly changes.
+    """
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-        expected = [yardstick(model, wide, clip) for clip in audio]
-        nudged = [yardstick(model, *nudge((wide, clip), dtype)) for clip in audio]
-    for name in names:
-        found = np.asarray(getattr(given, name))
-        assert found.dtype == dtype
-        for clip, outputs, others in zip(found, expected, nudged, strict=True):
-            exact = getattr(outputs, name)
-            clipped = model.ihc == "just_hwr" and name == "nap"
-            largest = np.abs(outputs.bm).max() if clipped else 0.0
-            wild = np.abs(outputs.bm).max() > WILD
-            allowed = wild * 10 * error(name, getattr(others, name), exact, largest)
-            worst = error(name, clip, exact, largest)
-            assert worst < TOLERANCES[dtype] + allowed, (name, worst, allowed)
+        exact, costs = yardstick(model, wide, clip)._asdict(), []
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            inputs = jax.tree.map(lambda a, rng=rng: nudge(a, dtype, 1, rng), (wide, clip))
+
+            def move(a, rng=rng, seed=seed):
+                if seed < 3:
+                    return nudge(a, dtype, ROUNDINGS / 2, rng)
+                return nudge(a, dtype, 0.5, np.random.default_rng(seed))
+
+            found = yardstick(model, *inputs, move=move)._asdict()
+            found = {name: found[name] for name in outputs_of(model)}
+            costs.append(errors_of(model, found, exact))
+    return {name: max(cost[name] for cost in costs) for name in costs[0]}
 
 
-def nudge(tree, dtype):
-    """The same numbers as they might have been rounded."""
-    rng = np.random.default_rng(0)
-
-    def move(a):
-        return np.asarray(a, np.float64) * (1 + np.finfo(dtype).eps * rng.uniform(-1, 1, a.shape))
-
-    return jax.tree.map(move, tree)
+def nudge(a, dtype, units, rng):
+    """The same numbers, each moved by up to so many units in the last place."""
+    a = np.asarray(a, np.float64)
+    return a * (1 + units * np.finfo(dtype).eps * rng.uniform(-1, 1, a.shape))
