@@ -231,7 +231,7 @@ def test_a_later_format_is_not_taken_for_damage(checkpoints):
     content["format"] = manifests.FORMAT_VERSION + 1
     content["sha256"] = manifests._own_checksum(content)
     file.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="has format 3, and this release reads up to 2"):
+    with pytest.raises(CheckpointError, match="has format 4, and this release reads up to 3"):
         checkpoints.restore(small(0))
 
 
