@@ -154,11 +154,11 @@ class Resynthesis(FrontEndTask):
         if self.pitch == "known":
             known_hz = batch["f0_hz"].astype(timbre.dtype)[:, None]
             heard["f0_hz"] = jnp.where(mask, known_hz, jnp.zeros_like(known_hz))
-        heard = {**jax.lax.stop_gradient(heard), "timbre": timbre, "mask": mask}
+        told: dict[str, Any] = {**jax.lax.stop_gradient(heard), "timbre": timbre, "mask": mask}
         if getattr(self.learner, "local_width", 0):
             ask = getattr(self.physics, "channel_frequencies_hz", lambda _: None)
-            heard["channels_hz"] = ask(physics_params)
-        return heard
+            told["channels_hz"] = ask(physics_params)
+        return told
 
     def decode(
         self,

@@ -107,9 +107,9 @@ class Decoder(nn.Module):
         for name, size in sizes.items():
             controls[name] = out[..., place : place + size]
             place += size
-        if self.local_width:
+        if self.local_width and channels_hz is not None and places_hz is not None:
             features = normalised_as_one(timbre, mask, train=train, momentum=self.momentum)
-            for name, places in (places_hz or {}).items():
+            for name, places in places_hz.items():
                 local = Local(self.local_width, name=f"local_{name}")
                 controls[name] += local(features, channels_hz, places, hidden)
         return controls

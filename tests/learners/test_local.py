@@ -29,6 +29,11 @@ def made():
     return variables, features, places_hz, context
 
 
+@partial(jax.jit, static_argnames="net")
+def decode(variables, *heard, net, **others):
+    return net.apply(variables, *heard, SIZES, train=False, **others)
+
+
 @jax.jit
 def look(variables, features, places_hz, context, channels_hz=CHANNELS_HZ):
     return NET.apply(variables, features, channels_hz, places_hz, context)
@@ -104,7 +109,7 @@ def test_places_have_no_gradient():
 def test_one_place_is_as_far_from_the_next_as_from_0(made):
     _, features, places_hz, context = made
     one = places_hz[..., :1]
-    variables = NET.init(jax.random.key(0), features, CHANNELS_HZ, one, context)
+    variables = jax.jit(NET.init)(jax.random.key(0), features, CHANNELS_HZ, one, context)
     before = look(variables, features, one, context)
     # 200 Hz; the step is 200 Hz, so that 0 and 400 Hz are looked at, and 600 Hz is not.
     for channel, seen in ((0, True), (4, True), (6, False)):
@@ -153,8 +158,8 @@ def decoder():
 
 def test_a_decoder_adds_it_to_controls_along_frequency(decoder):
     net, variables, heard, where = decoder
-    controls = net.apply(variables, *heard, SIZES, train=False, **where)
-    without = net.clone(local_width=0).apply(variables, *heard, SIZES, train=False)
+    controls = decode(variables, *heard, net=net, **where)
+    without = decode(variables, *heard, net=net.clone(local_width=0))
     assert np.any(controls["harmonics"] != without["harmonics"])
     assert np.any(controls["noise"] != without["noise"])
     np.testing.assert_array_equal(controls["amplitude"], without["amplitude"])
@@ -163,7 +168,7 @@ def test_a_decoder_adds_it_to_controls_along_frequency(decoder):
 def test_nothing_of_the_padding_is_seen(decoder):
     net, variables, (f0_hz, loudness_db, timbre), where = decoder
     mask = jnp.arange(5)[None] < jnp.array([[5], [3]])
-    run = partial(net.apply, variables, sizes=SIZES, train=False, mask=mask, **where)
+    run = partial(decode, variables, net=net, mask=mask, **where)
     clean = run(f0_hz, loudness_db, timbre)
     dirty = run(f0_hz, loudness_db, jnp.where(mask[..., None], timbre, jnp.nan))
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
