@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from learners.masking import zero_padding
-from learners.normalise import batch_norm
+from learners.normalise import normalised
 
 # Where it is looked, in steps between neighbours: there, half way to the next ones, and at these.
 _OFFSETS = (0.0, -0.5, 0.5, -1.0, 1.0)
@@ -74,10 +73,10 @@ def normalised_as_one(
     Arguments are those of `learners.normalise.normalised`, which does so for each channel.
     """
     batch, frames, channels = features.shape
-    flat = zero_padding(features, mask).reshape(batch, frames * channels, 1)
+    flat = features.reshape(batch, frames * channels, 1)
     valid = jnp.repeat(mask, channels, axis=1)
-    flat = batch_norm(flat, valid, train=train, momentum=momentum, affine=False)
-    return zero_padding(flat.reshape(features.shape), mask)
+    flat = normalised(flat, valid, train=train, momentum=momentum)
+    return flat.reshape(features.shape)
 
 
 def at_frequencies(

@@ -19,6 +19,7 @@ from physics.synth.oscillators import (
     harmonic,
     harmonic_amplitudes,
     own_amplitudes,
+    partials_hz,
     silence,
 )
 from physics.synth.scale import scale_function
@@ -77,8 +78,7 @@ class HarmonicNoise(Synthesiser):
         self, f0_hz: Float[Array, "batch frames"]
     ) -> dict[str, Float[Array, "batch frames size"]]:
         """Frequencies of the partials, and of the magnitudes of the noise."""
-        numbers = jnp.arange(1, self.n_harmonics + 1, dtype=f0_hz.dtype)
-        places = {"harmonics": f0_hz[..., None] * numbers[None, None]}
+        places = {"harmonics": partials_hz(f0_hz, self.n_harmonics)}
         if self.n_noise_bands:
             bands_hz = np.linspace(0, self.sample_rate_hz / 2, self.n_noise_bands)
             shape = (*f0_hz.shape, self.n_noise_bands)

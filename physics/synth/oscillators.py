@@ -270,9 +270,15 @@ def _once_jvp(primals, tangents):
     )
 
 
+def partials_hz(
+    f0_hz: Float[Array, "batch frames"], n_partials: int
+) -> Float[Array, "batch frames partials"]:
+    """Frequencies of the partials of a fundamental, from the first on."""
+    return f0_hz[..., None] * _numbers(n_partials, f0_hz.dtype)[None, None]
+
+
 def _silent(f0_hz: Array, n_partials: int, sample_rate_hz: float | int) -> Array:
-    place = f0_hz[..., None] * _numbers(n_partials, f0_hz.dtype)[None, None]
-    return (place >= sample_rate_hz / 2) | (f0_hz <= 0)[..., None]
+    return (partials_hz(f0_hz, n_partials) >= sample_rate_hz / 2) | (f0_hz <= 0)[..., None]
 
 
 def _numbers(n_partials: int, dtype: Any) -> Array:
