@@ -9,6 +9,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.memory import keep_freed_memory
 from experiments.stopping import GRACE_S, stoppable
 
 CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
@@ -53,7 +54,11 @@ def launch_config() -> ConfigDict:
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
-    """`absl.app.run` with config names looked up, unknown fields explained, errors kept short."""
+    """`absl.app.run` with config names looked up, unknown fields explained, errors kept short.
+
+    The process keeps memory that it frees (`experiments.memory`).
+    """
+    keep_freed_memory()
     with stoppable(_grace_s):
         app.run(lambda argv: _guard(main, argv), argv=sys.argv, flags_parser=_parse_flags)
 
