@@ -30,6 +30,7 @@ from experiments import benchmark_models as models
 from experiments import benchmark_report as report
 from experiments.benchmark_train import measure_training
 from experiments.launch import run as launch
+from experiments.memory import keep_freed_memory
 
 CLIPS = (1, 16, 64)
 SLOW_S = 0.5
@@ -65,6 +66,8 @@ def main(argv: Sequence[str]) -> None:
         memory.append(megabytes)
     results = report.summarise(contestants, race(contestants, values.rounds), memory)
     scaling = {} if values.quick else measure_scaling(values.rounds, min(0.5, values.seconds))
+    if values.train:
+        keep_freed_memory()  # as `experiments.train` does
     training = measure_training(values.train_root, values.train_steps) if values.train else None
     everything = {
         "results": results,
@@ -209,7 +212,7 @@ def measure_scaling(rounds: int, seconds: float) -> dict[str, dict[str, list[flo
 def app() -> None:
     """Runs from the command line."""
     define_flags()
-    launch(main)
+    launch(main, keep_memory=False)  # as in a program that calls the library
 
 
 if __name__ == "__main__":

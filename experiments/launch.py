@@ -53,12 +53,15 @@ def launch_config() -> ConfigDict:
     )
 
 
-def run(main: Callable[[Sequence[str]], Any]) -> None:
+def run(main: Callable[[Sequence[str]], Any], keep_memory: bool = True) -> None:
     """`absl.app.run` with config names looked up, unknown fields explained, errors kept short.
 
-    The process keeps memory that it frees (`experiments.memory`).
+    Args:
+        main: what is run.
+        keep_memory: whether the process keeps what it frees, see `experiments.memory`.
     """
-    keep_freed_memory()
+    if keep_memory:
+        keep_freed_memory()
     with stoppable(_grace_s):
         app.run(lambda argv: _guard(main, argv), argv=sys.argv, flags_parser=_parse_flags)
 
