@@ -5,8 +5,10 @@
 Trains the autoencoder (resumes it, or finds it finished), tunes a channel vocoder on the same loss,
 pitch and training notes, and writes `ddsp_table.md`: the loss of both on held-out notes; the loss
 between two sounds of the same controls that differ in their noise alone, which is what the noise
-costs; and the error of the measured pitch where the data know it. Sounds of all are in
-`WORKDIR/sounds`, and in TensorBoard.
+costs; and the error of the measured pitch where the data know it. Two more rows are of controls
+that were then fitted to each note by gradient descent on the same loss (`hybrid.refinement`), those
+of the network and those of the tuned vocoder. Sounds of all are in `WORKDIR/sounds`, and in
+TensorBoard.
 """
 
 import pathlib
@@ -17,14 +19,20 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.ddsp_vocoder import (
+    VOCODER_BANDS,
+    fit_vocoder,
+    make_vocoder,
+    tune_vocoder,
+    vocode,
+)
 from experiments.launch import define_kwargs_flags, launch_config, run
 from experiments.listening import write_sounds
 
-VOCODER_BANDS = 40
-# Of several, the window with which it comes closest to notes.
-VOCODER_WINDOW_S = 0.012
 TUNING_STEPS = 200
-_TUNING_RATE = 0.03
+FITTING_STEPS = 50
+_FITTING_RATE = 0.1
+FITTED = ", fitted to each note"
 _SOUNDS = 12
 # A pitch is judged in frames that are this periodic.
 _CONFIDENCE = 0.8
@@ -35,14 +43,18 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "Name or file of a config.")
     flags.DEFINE_string("workdir", None, "Where the run, the table and the sounds go.")
     flags.DEFINE_integer("tuning_steps", TUNING_STEPS, "Steps of the vocoder's tuning.", 1)
+    flags.DEFINE_integer("fitting_steps", FITTING_STEPS, "Steps of fitting to a note; 0: none.", 0)
     flags.mark_flags_as_required(["config", "workdir"])
     define_kwargs_flags()
 
 
 def make_table(
-    config: ConfigDict, workdir: pathlib.Path, tuning_steps: int = TUNING_STEPS
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    tuning_steps: int = TUNING_STEPS,
+    fitting_steps: int = FITTING_STEPS,
 ) -> dict[str, Any]:
-    """Trains, tunes, compares on the test split, and writes the table and sounds.
+    """Trains, tunes, fits, compares on the test split, and writes the table and sounds.
 
     Returns:
         `losses` by name, `cents` (see `summarise`), `clips`.
@@ -55,82 +67,27 @@ def make_table(
     vocoder = make_vocoder(loaded)
     plain = vocoder.init()
     tuned, course = tune_vocoder(loaded, vocoder, plain, tuning_steps)
-    results = judge(loaded, vocoder, {"vocoder as it is": plain, "vocoder, tuned": tuned})
+    vocoders = {"vocoder as it is": plain, "vocoder, tuned": tuned}
+    results = judge(loaded, vocoder, vocoders, fitting_steps)
     rate_hz, step = loaded.physics.sample_rate_hz, int(loaded.state.step)
     write_sounds(some_sounds(results["sounds"]), rate_hz, workdir, "sounds", step)
     title = f"{VOCODER_BANDS} bands, tuned {len(course)} steps: {course[0]:.3f} to {course[-1]:.3f}"
+    title += f"; fitted to each note: {fitting_steps} steps" if fitting_steps else ""
     write_atomic(workdir / "ddsp_table.md", render(results, title))
     return {name: results[name] for name in ("losses", "cents", "clips")}
 
 
-def make_vocoder(loaded: Any) -> Any:
-    """A channel vocoder with the frames of the run's synthesiser."""
-    from physics.synth import ChannelVocoder
-
-    return ChannelVocoder(
-        sample_rate_hz=loaded.physics.sample_rate_hz,
-        hop_samples=loaded.physics.hop_samples,
-        n_bands=VOCODER_BANDS,
-        window_s=VOCODER_WINDOW_S,
-    )
-
-
-def vocode(loaded: Any, vocoder: Any, params: Any, batch: Any, key: Any) -> Any:
-    """What the vocoder makes of clips, by the pitch that the network is given; [batch, time]."""
-    import jax.numpy as jnp
-
-    task = loaded.task
-    heard = task.hear(loaded.state.physics.params, batch)
-    controls = {
-        "f0_hz": heard["f0_hz"],
-        "bands_db": vocoder.analyse(params, batch["audio"], batch["lengths"]),
-        "voicing": heard["confidence"],
-        "key": key,
-    }
-    audio, _ = vocoder.apply(params, controls, lengths=batch["lengths"])
-    return jnp.pad(audio, ((0, 0), (0, batch["audio"].shape[1] - audio.shape[1])))
-
-
-def tune_vocoder(loaded: Any, vocoder: Any, params: Any, steps: int) -> tuple[Any, list[float]]:
-    """Adam on the vocoder's parameters, on the run's loss and training notes.
-
-    Returns:
-        The parameters, and the loss before each step.
-    """
-    import jax
-    import optax
-
-    from data.bridge import to_jax
-    from hybrid.parts import training_loader
-
-    optimizer = optax.adam(optax.cosine_decay_schedule(_TUNING_RATE, steps))
-
-    @jax.jit
-    def step(params: Any, state: Any, batch: Any, key: Any) -> Any:
-        def loss(params: Any) -> Any:
-            audio = vocode(loaded, vocoder, params, batch, key)
-            return loaded.task.losses(audio, batch["audio"], batch["lengths"])
-
-        value, gradient = jax.value_and_grad(loss)(params)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update(gradient, state)
-        return vocoder.project(optax.apply_updates(params, updates)), state, value
-
-    state, course, batches = optimizer.init(params), [], training_loader(loaded)
-    for number in range(steps):
-        batch, _ = to_jax(next(batches))
-        params, state, value = step(params, state, batch, jax.random.key(number))
-        course.append(float(value))
-    return params, course
-
-
-def judge(loaded: Any, vocoder: Any, vocoders: Mapping[str, Any]) -> dict[str, Any]:
+def judge(
+    loaded: Any, vocoder: Any, vocoders: Mapping[str, Any], fitting_steps: int = 0
+) -> dict[str, Any]:
     """Losses of network, vocoders and noise on the test split, errors of pitch, and sounds.
 
     Args:
         loaded: a `hybrid.Run`.
         vocoder: the module.
         vocoders: its parameters, by name.
+        fitting_steps: for how many steps the controls of the network, and of the last vocoder, are
+            fitted to each note.
     """
     import jax
     import jax.numpy as jnp
@@ -152,6 +109,14 @@ def judge(loaded: Any, vocoder: Any, vocoders: Mapping[str, Any]) -> dict[str, A
         found = {"network": ours, "other noise": again}
         for (name, params), key in zip(vocoders.items(), keys[2:], strict=True):
             found[name] = vocode(loaded, vocoder, params, batch, key)
+            if fitting_steps and name == list(vocoders)[-1]:
+                found[name + FITTED] = fit_vocoder(
+                    loaded, vocoder, params, batch, key, fitting_steps, _FITTING_RATE
+                )
+        if fitting_steps:
+            own = jax.random.fold_in(keys[0], 1)
+            fitted = task.fit_controls(physics, controls, batch, own, fitting_steps, _FITTING_RATE)
+            found["network" + FITTED] = task.sound(physics, fitted, keys[0], time, lengths)
         lengths = jnp.where(batch["weights"] > 0, lengths, 0)
         targets = {name: (audio, batch["audio"]) for name, audio in found.items()}
         targets["floor"] = (again, ours)
@@ -234,19 +199,31 @@ def some_sounds(sounds: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndar
 def render(results: Mapping[str, Any], about_vocoder: str) -> str:
     """Returns the table in Markdown."""
     losses = results["losses"]
-    vocoder = min(v["loss"] for name, v in losses.items() if name.startswith("vocoder"))
+    vocoders = {name: v for name, v in losses.items() if name.startswith("vocoder")}
+    vocoder = min(v["loss"] for name, v in vocoders.items() if not name.endswith(FITTED))
     lines = [
         f"Held-out notes, {results['clips']} clips of the test split ({about_vocoder}):",
         "",
         "| sound | loss | beside the vocoder | multi-resolution STFT of auraloss |",
         "|---|---|---|---|",
     ]
-    names = {"network": "autoencoder", "floor": "two draws of the same noise"}
+    names = {
+        "network": "autoencoder",
+        "network" + FITTED: "autoencoder" + FITTED,
+        "floor": "two draws of the same noise",
+    }
     lines += [
         f"| {names.get(name, name)} | {v['loss']:.4f} | {100 * (v['loss'] / vocoder - 1):+.0f} % | "
         f"{v['auraloss']:.4f} |"
         for name, v in losses.items()
     ]
+    fitted = [v["loss"] for name, v in vocoders.items() if name.endswith(FITTED)]
+    if fitted:
+        less = 100 * (losses["network" + FITTED]["loss"] / min(fitted) - 1)
+        lines += [
+            "",
+            f"Both fitted to each note: the autoencoder {less:+.0f} % beside the vocoder.",
+        ]
     if results["cents"]:
         cents = results["cents"]
         found = f"{cents['median']:.1f} cents off in the median, {cents['largest']:.1f} at most"
@@ -262,7 +239,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"ddsp_table takes flags only, got {' '.join(argv[1:])}: see --help")
     workdir = pathlib.Path(flags.FLAGS.workdir)
-    make_table(launch_config(), workdir, flags.FLAGS.tuning_steps)
+    make_table(launch_config(), workdir, flags.FLAGS.tuning_steps, flags.FLAGS.fitting_steps)
     print((workdir / "ddsp_table.md").read_text(encoding="utf-8"))
 
 

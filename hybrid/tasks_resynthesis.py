@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from hybrid.losses import WeightedSum, build_losses
+from hybrid.refinement import refine
 from hybrid.tasks import Aux, Batch, FrontEndTask, Tree, split_params
 from physics.base import frame_mask
 from physics.pitch import PitchLoudness
@@ -226,6 +227,40 @@ class Resynthesis(FrontEndTask):
         audio, _ = self.physics.synthesize(physics_params, controls, lengths=lengths)
         audio = audio[:, :num_samples]
         return jnp.pad(audio, ((0, 0), (0, num_samples - audio.shape[1])))
+
+    def fit_controls(
+        self,
+        physics_params: Tree,
+        controls: Mapping[str, Array],
+        batch: Batch,
+        key: Key[Array, ""],
+        steps: int,
+        learning_rate: float = 0.1,
+    ) -> dict[str, Array]:
+        """Controls that come closer to each clip than the network's, by descent on the losses.
+
+        All move but the pitch; see `hybrid.refinement.refine`. It takes about as long as so many
+        steps of training: for sounds that are to be as near as can be, not for training.
+
+        Args:
+            physics_params: parameters of `physics`.
+            controls: as from `decode`.
+            batch: the clips; rows of weight 0 keep their controls.
+            key: of the noise.
+            steps: of the descent.
+            learning_rate: of its first step.
+        """
+        moving = {name: value for name, value in controls.items() if name != "f0_hz"}
+        audio, counts = self.audio(batch), batch["weights"] > 0
+        counted = jnp.where(counts, batch["lengths"], jnp.zeros_like(batch["lengths"]))
+
+        def loss(moving: Tree, key: Key[Array, ""]) -> Array:
+            made = {"f0_hz": controls["f0_hz"], **moving}
+            made = self.sound(physics_params, made, key, audio.shape[1], batch["lengths"])
+            return self.losses(made, audio, counted)
+
+        fitted, _ = refine(loss, moving, key, steps, learning_rate)
+        return {"f0_hz": controls["f0_hz"], **fitted}
 
     def resynthesize(
         self,

@@ -85,7 +85,23 @@ def test_the_table_of_losses_compares_with_the_better_vocoder():
     assert "| two draws of the same noise | 0.5000 | -50 % | 0.9000 |" in text
     assert "4 of 4 notes had periodic frames" in text
     assert "6.1 cents off in the median, 97.0 at most; 75 % of all within 20" in text
-    assert "cents" not in ddsp_table.render({"losses": losses, "cents": None, "clips": 5}, "")
+    text = ddsp_table.render({"losses": losses, "cents": None, "clips": 5}, "")
+    assert "cents" not in text
+    assert "fitted" not in text
+
+
+def test_what_is_fitted_to_a_note_is_beside_its_like_too():
+    losses = {
+        "network": {"loss": 0.6, "auraloss": 1.0},
+        "vocoder, tuned": {"loss": 1.0, "auraloss": 1.5},
+        "vocoder, tuned, fitted to each note": {"loss": 0.8, "auraloss": 1.4},
+        "network, fitted to each note": {"loss": 0.5, "auraloss": 0.9},
+    }
+    text = ddsp_table.render({"losses": losses, "cents": None, "clips": 5}, "40 bands")
+    assert "| autoencoder | 0.6000 | -40 % | 1.0000 |" in text
+    assert "| autoencoder, fitted to each note | 0.5000 | -50 % | 0.9000 |" in text
+    assert "| vocoder, tuned, fitted to each note | 0.8000 | -20 % | 1.4000 |" in text
+    assert "Both fitted to each note: the autoencoder -38 % beside the vocoder." in text
 
 
 def test_sounds_are_written_at_one_gain(tmp_path):
@@ -142,9 +158,13 @@ def test_notes_from_start_to_end(tmp_path):
     config.num_steps, config.batch_size = 2, 4
     config.learner_optimizer.warmup_steps = 0
     config.data.kwargs = {"seconds": 0.25, "takes": 1, "instruments": ("flute", "brass")}
-    results = ddsp_table.make_table(config, tmp_path, tuning_steps=3)
-    assert set(results["losses"]) == {"network", "vocoder as it is", "vocoder, tuned", "floor"}
-    assert results["losses"]["floor"]["loss"] < results["losses"]["network"]["loss"]
+    results = ddsp_table.make_table(config, tmp_path, tuning_steps=3, fitting_steps=3)
+    losses = {name: values["loss"] for name, values in results["losses"].items()}
+    models = ("network", "vocoder, tuned")
+    fitted = [f"{model}, fitted to each note" for model in models]
+    assert set(losses) == {*models, *fitted, "vocoder as it is", "floor"}
+    assert losses["floor"] < losses["network"]
+    assert all(losses[more] < losses[less] for more, less in zip(fitted, models, strict=True))
     assert results["cents"]["largest"] < 20
     assert (tmp_path / "ddsp_table.md").exists()
     assert (tmp_path / "sounds" / "000_vocoder_tuned.wav").exists()

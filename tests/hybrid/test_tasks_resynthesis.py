@@ -234,3 +234,26 @@ def test_hops_of_any_length_have_a_loudness():
     assert task(0.02).pitch_loudness.window_s == 0.04
     with pytest.raises(ValueError, match=r"min_hz=60.*smaller hop_s"):
         task(0.05)
+
+
+def test_controls_are_fitted_to_clips_that_count(started):
+    batch, (physics, learner, collections) = started
+    heard = TASK.hear(physics, batch)
+    controls, _ = TASK.decode(learner, collections, heard)
+
+    @quickly
+    def fit(controls):
+        fitted = TASK.fit_controls(physics, controls, batch, jax.random.key(3), 8)
+        pair = (
+            TASK.sound(physics, c, jax.random.key(4), 1230, batch["lengths"])
+            for c in (controls, fitted)
+        )
+        counted = jnp.where(batch["weights"] > 0, batch["lengths"], 0)
+        return fitted, [TASK.losses(audio, batch["audio"], counted) for audio in pair]
+
+    fitted, (before, after) = fit(controls)
+    assert after < 0.9 * before
+    np.testing.assert_array_equal(fitted["f0_hz"], controls["f0_hz"])
+    for name in ("amplitude", "harmonics", "noise"):
+        assert np.any(fitted[name][:2] != controls[name][:2])
+        np.testing.assert_array_equal(fitted[name][2], controls[name][2])

@@ -1,0 +1,58 @@
+"""Analysis by synthesis: controls of a synthesiser, led on by the gradient of a loss of its sound.
+
+A network says in one pass what a sound is made of; descent from there finds what it missed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+Tree = Any
+
+
+def refine(
+    loss: Callable[[Tree, Key[Array, ""]], Float[Array, ""]],
+    controls: Tree,
+    key: Key[Array, ""],
+    steps: int,
+    learning_rate: float = 0.1,
+) -> tuple[Tree, Float[Array, " steps"]]:
+    """Descends from controls to such as lose less; Adam, with a cosine schedule.
+
+    Each step has noise of its own, so that controls do not come to fit one draw of it.
+
+    Args:
+        loss: of controls and a random key for the noise, a scalar. What is not to move, pitch say,
+            it takes from elsewhere. Clips of a batch do not see each other.
+        controls: where it starts, floating point.
+        key: of the noise of all steps.
+        steps: of the descent; 0 changes nothing.
+        learning_rate: first step, in units of the controls.
+
+    Returns:
+        Controls, and the loss before each step.
+
+    Raises:
+        ValueError: steps or rate that are none.
+    """
+    if steps < 0 or learning_rate <= 0:
+        raise ValueError(
+            f"steps must be 0 or more and learning_rate above 0, got {steps} and "
+            f"{learning_rate:g}: take 50 and 0.1"
+        )
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, max(1, steps)))
+
+    def step(carry: tuple[Tree, Any], number: Array) -> tuple[tuple[Tree, Any], Array]:
+        controls, state = carry
+        value, gradient = jax.value_and_grad(loss)(controls, jax.random.fold_in(key, number))
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(controls, updates), state), value
+
+    start = (controls, optimizer.init(controls))
+    (controls, _), losses = jax.lax.scan(step, start, jnp.arange(steps))
+    return controls, losses
