@@ -66,9 +66,10 @@ def main(argv: Sequence[str]) -> None:
         memory.append(megabytes)
     results = report.summarise(contestants, race(contestants, values.rounds), memory)
     scaling = {} if values.quick else measure_scaling(values.rounds, min(0.5, values.seconds))
+    training = None
     if values.train:
-        keep_freed_memory()  # as `experiments.train` does
-    training = measure_training(values.train_root, values.train_steps) if values.train else None
+        kept = keep_freed_memory()  # as `experiments.train` does
+        training = measure_training(values.train_root, values.train_steps) | {"memory_kept": kept}
     everything = {
         "results": results,
         "largest_difference_from_numpy_reference": compare(contestants),

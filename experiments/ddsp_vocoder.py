@@ -6,7 +6,7 @@ VOCODER_BANDS = 40
 # Of several, the window with which it comes closest to notes.
 VOCODER_WINDOW_S = 0.012
 _TUNING_RATE = 0.03
-# What it would hear: a fitted control moves by a twentieth of these, or so, at each step.
+# Units of the descent: at a rate of 0.1 a level moves by up to 2 dB a step, voicing by 0.4 logits.
 _FITTED_DB, _FITTED_LOGIT = 20.0, 4.0
 
 
@@ -83,6 +83,8 @@ def fit_vocoder(
     loaded: Any, vocoder: Any, params: Any, batch: Any, key: Any, steps: int, learning_rate: float
 ) -> Any:
     """As `vocode`, with levels of bands and voicing fitted to each clip by `hybrid.refinement`.
+
+    Voicing starts between 0.01 and 0.99, where its logit is finite.
 
     Args:
         loaded: a `hybrid.Run`.

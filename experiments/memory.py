@@ -7,24 +7,26 @@ from collections.abc import Mapping
 # mallopt(3), of glibc.
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
-_LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tells glibc to keep what is freed, for the whole process and until it ends.
+    """Tells glibc to keep what is freed, until the process ends.
 
     A step frees arrays of many megabytes that the next one needs again. Left alone, glibc returns
     them to the system, and the system clears every page before it lends it anew: that takes longer
     than a fast model's forward pass. The price is that what was needed once, for compiling say, is
-    held until the end. The commands of this library call this when they start; a program of your
-    own may, before its first array.
+    held until the end, and that arrays of zeros are written where fresh pages were zero already.
+    Other threads than the main one have heaps of 64 MB: what does not fit is returned as before.
+    The commands of this library call this when they start; a program of your own may, before its
+    first array.
 
     Args:
         environment: variables of the process. Someone who set `MALLOC_...` or `glibc.malloc` in
             `GLIBC_TUNABLES` has chosen: nothing is changed.
 
     Returns:
-        Whether it was done. False on systems without glibc, too.
+        Whether glibc was told. False on systems without it; an allocator that was loaded in its
+        place does not listen.
     """
     chosen = any(name.startswith("MALLOC_") for name in environment)
     if chosen or "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
@@ -32,8 +34,8 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018  # other libraries have a mallopt of other meaning
-        # Without own mappings for large blocks all comes from heaps, and those are never trimmed.
-        kept = libc.mallopt(_TRIM_THRESHOLD, _LARGEST_INT), libc.mallopt(_MMAP_MAX, 0)
+        # Without mappings of their own large blocks come from the heap too, which is not trimmed.
+        kept = libc.mallopt(_TRIM_THRESHOLD, -1), libc.mallopt(_MMAP_MAX, 0)
     except (OSError, AttributeError, TypeError):
         return False
     return all(kept)

@@ -66,7 +66,7 @@ def define_flags() -> None:
     """Defines the flags."""
     flags.DEFINE_string("out", "runs/torture", "Directory for both runs and the table.")
     flags.DEFINE_integer("kills", 30, "SIGKILLs at random moments.", lower_bound=0)
-    flags.DEFINE_integer("each", 2, "How often each of the other faults comes.", lower_bound=0)
+    flags.DEFINE_integer("each", 1, "How often each of the other faults comes.", lower_bound=0)
     flags.DEFINE_integer("steps", 2500, "Length of the run.", lower_bound=100)
     flags.DEFINE_integer("seed", 0, "Decides the moments and the order of the faults.")
 

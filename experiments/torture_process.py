@@ -72,12 +72,7 @@ class Command:
             told: where its standard error goes.
         """
         told.parent.mkdir(parents=True, exist_ok=True)
-        # Started sixty times, it is to be compiled once; kills find that, too, half written.
-        compiled = {
-            "JAX_COMPILATION_CACHE_DIR": str(self.workdir.parent.absolute() / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
-        environment = compiled | os.environ | {_MARK: self._mark}
+        environment = os.environ | {_MARK: self._mark}
         with told.open("wb") as file:
             return subprocess.Popen(
                 self.command, stderr=file, env=environment, start_new_session=True

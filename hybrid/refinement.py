@@ -18,16 +18,17 @@ def refine(
     loss: Callable[[Tree, Key[Array, ""]], Float[Array, ""]],
     controls: Tree,
     key: Key[Array, ""],
-    steps: int,
-    learning_rate: float = 0.1,
+    steps: float | int,
+    learning_rate: float | int = 0.1,
 ) -> tuple[Tree, Float[Array, " steps"]]:
     """Descends from controls to such as lose less; Adam, with a cosine schedule.
 
-    Each step has noise of its own, so that controls do not come to fit one draw of it.
+    Each step has noise of its own, so that controls do not come to fit one draw of it. To be called
+    within `jax.jit`, or each call compiles anew.
 
     Args:
         loss: of controls and a random key for the noise, a scalar. What is not to move, pitch say,
-            it takes from elsewhere. Clips of a batch do not see each other.
+            it takes from elsewhere.
         controls: where it starts, floating point.
         key: of the noise of all steps.
         steps: of the descent; 0 changes nothing.
@@ -37,12 +38,12 @@ def refine(
         Controls, and the loss before each step.
 
     Raises:
-        ValueError: steps or rate that are none.
+        ValueError: steps below 0 or no whole number, or a learning rate that is not above 0.
     """
-    if steps < 0 or learning_rate <= 0:
+    if steps < 0 or steps != int(steps) or not learning_rate > 0:
         raise ValueError(
-            f"steps must be 0 or more and learning_rate above 0, got {steps} and "
-            f"{learning_rate:g}: take 50 and 0.1"
+            "steps must be a whole number, 0 or more, and learning_rate above 0, got "
+            f"{steps:g} and {learning_rate:g}: take 50 and 0.1"
         )
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, max(1, steps)))
 
@@ -54,5 +55,5 @@ def refine(
         return (optax.apply_updates(controls, updates), state), value
 
     start = (controls, optimizer.init(controls))
-    (controls, _), losses = jax.lax.scan(step, start, jnp.arange(steps))
+    (controls, _), losses = jax.lax.scan(step, start, jnp.arange(int(steps)))
     return controls, losses

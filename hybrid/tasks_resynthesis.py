@@ -234,13 +234,15 @@ class Resynthesis(FrontEndTask):
         controls: Mapping[str, Array],
         batch: Batch,
         key: Key[Array, ""],
-        steps: int,
-        learning_rate: float = 0.1,
+        steps: float | int,
+        learning_rate: float | int = 0.1,
     ) -> dict[str, Array]:
         """Controls that come closer to each clip than the network's, by descent on the losses.
 
-        All move but the pitch; see `hybrid.refinement.refine`. It takes about as long as so many
-        steps of training: for sounds that are to be as near as can be, not for training.
+        All move but the pitch; see `hybrid.refinement.refine`. To be called within `jax.jit`; it
+        then takes about as long as so many steps of training, and is for sounds that are to be as
+        near as can be. Losses that compare whole batches (spectral convergence) let clips that are
+        fitted together depend on each other.
 
         Args:
             physics_params: parameters of `physics`.
@@ -249,14 +251,20 @@ class Resynthesis(FrontEndTask):
             key: of the noise.
             steps: of the descent.
             learning_rate: of its first step.
+
+        Returns:
+            Controls, as those that are given.
+
+        Raises:
+            ValueError: steps or a learning rate that cannot be.
         """
         moving = {name: value for name, value in controls.items() if name != "f0_hz"}
         audio, counts = self.audio(batch), batch["weights"] > 0
         counted = jnp.where(counts, batch["lengths"], jnp.zeros_like(batch["lengths"]))
 
         def loss(moving: Tree, key: Key[Array, ""]) -> Array:
-            made = {"f0_hz": controls["f0_hz"], **moving}
-            made = self.sound(physics_params, made, key, audio.shape[1], batch["lengths"])
+            tried = {"f0_hz": controls["f0_hz"], **moving}
+            made = self.sound(physics_params, tried, key, audio.shape[1], batch["lengths"])
             return self.losses(made, audio, counted)
 
         fitted, _ = refine(loss, moving, key, steps, learning_rate)

@@ -32,19 +32,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Lets what several tests need be compiled once, by any process that runs tests or commands."""
+def compilation_cache(request, tmp_path_factory):
+    """Lets programs that several tests need be compiled once, whichever process runs the tests.
+
+    Commands that tests start do without: one that is killed while it writes leaves a torn entry.
+    """
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = base.parent if hasattr(request.config, "workerinput") else base
     (shared / "compiled").mkdir(exist_ok=True)
-    settings = {
-        "jax_compilation_cache_dir": str(shared / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
+    jax.config.update("jax_compilation_cache_dir", str(shared / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 @pytest.fixture

@@ -1,22 +1,29 @@
 """Memory that is freed: kept by the commands, left to those who set their own rules."""
 
 import os
+import pathlib
 import platform
 import subprocess
 import sys
 
 import pytest
 
-from experiments.memory import keep_freed_memory
+from experiments import launch
 
-# Blocks above 32 MB: smaller ones glibc keeps by itself, once it has seen one.
-REPEAT = """
-import ctypes, resource, sys
+ROOT = pathlib.Path(__file__).parents[2]
+MAIN = """
+import ctypes, resource
 from experiments.memory import keep_freed_memory
 kept = keep_freed_memory()
-libc, size = ctypes.CDLL(None), 64 << 20
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.sbrk.restype = ctypes.c_void_p
+"""
+# Blocks above 32 MB: smaller ones glibc keeps by itself, once it has seen one.
+REPEATED = """
+size = 64 << 20
 def once():
     block = libc.malloc(size)
     libc.memset(block, 1, size)
@@ -27,14 +34,21 @@ for _ in range(10):
     once()
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+# Untouched, so that it costs no page.
+HUGE = """
+start = libc.sbrk(0)
+libc.free(libc.malloc(3 << 30))
+print(kept, libc.sbrk(0) - start)
+"""
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 
 
-def faults(**environment: str) -> tuple[bool, int]:
+def told(what: str, **environment: str) -> tuple[bool, int]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     ran = subprocess.run(
-        [sys.executable, "-c", REPEAT],
-        env=clean | environment, capture_output=True, text=True, check=True, timeout=60,
+        [sys.executable, "-c", MAIN + what],
+        env=clean | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     kept, count = ran.stdout.split()
     return kept == "True", int(count)
@@ -42,15 +56,37 @@ def faults(**environment: str) -> tuple[bool, int]:
 
 @on_glibc
 def test_freed_memory_is_not_fetched_again_unless_the_user_has_set_rules():
-    kept, few = faults()
-    left, many = faults(MALLOC_TRIM_THRESHOLD_="131072")
+    kept, few = told(REPEATED)
+    left, many = told(REPEATED, MALLOC_TRIM_THRESHOLD_="131072")
     assert (kept, left) == (True, False)
     assert few < many / 10
 
 
+@on_glibc
+def test_blocks_of_gigabytes_are_kept_too():
+    kept, bytes_left = told(HUGE)
+    assert kept
+    assert bytes_left >= 3 << 30
+
+
+@on_glibc
 @pytest.mark.parametrize(
-    "environment",
-    [{"MALLOC_ARENA_MAX": "1"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}],
+    ("environment", "expected"),
+    [
+        ({"MALLOC_ARENA_MAX": "1"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}, False),
+        ({"GLIBC_TUNABLES": "glibc.pthread.rseq=1"}, True),
+    ],
 )
-def test_rules_of_the_user_are_left_alone(environment):
-    assert not keep_freed_memory(environment)
+def test_rules_of_the_user_are_left_alone(environment, expected):
+    assert told("print(kept, 0)", **environment) == (expected, 0)
+
+
+def test_commands_keep_memory_and_benchmarks_do_not(monkeypatch):
+    kept = []
+    monkeypatch.setattr(launch, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(launch.app, "run", lambda *_, **__: None)
+    launch.run(print, keep_memory=False)
+    assert kept == []
+    launch.run(print)
+    assert kept == [True]

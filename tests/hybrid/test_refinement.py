@@ -39,7 +39,9 @@ def test_no_step_changes_nothing():
     assert losses.size == 0
 
 
-@pytest.mark.parametrize(("steps", "learning_rate"), [(-1, 0.1), (5, 0.0)])
+@pytest.mark.parametrize(
+    ("steps", "learning_rate"), [(-1, 0.1), (2.5, 0.1), (5, 0), (5, float("nan"))]
+)
 def test_no_such_descent(steps, learning_rate):
-    with pytest.raises(ValueError, match=f"got {steps} and {learning_rate:g}: take 50 and 0.1"):
+    with pytest.raises(ValueError, match=f"got {steps:g} and {learning_rate:g}: take 50 and 0.1"):
         refine(lambda c, key: jnp.sum(c["level"]), START, KEY, steps, learning_rate)
