@@ -30,7 +30,6 @@ from experiments import benchmark_models as models
 from experiments import benchmark_report as report
 from experiments.benchmark_train import measure_training
 from experiments.launch import run as launch
-from experiments.memory import keep_freed_memory
 
 CLIPS = (1, 16, 64)
 SLOW_S = 0.5
@@ -66,10 +65,7 @@ def main(argv: Sequence[str]) -> None:
         memory.append(megabytes)
     results = report.summarise(contestants, race(contestants, values.rounds), memory)
     scaling = {} if values.quick else measure_scaling(values.rounds, min(0.5, values.seconds))
-    training = None
-    if values.train:
-        kept = keep_freed_memory()  # as `experiments.train` does
-        training = measure_training(values.train_root, values.train_steps) | {"memory_kept": kept}
+    training = measure_training(values.train_root, values.train_steps) if values.train else None
     everything = {
         "results": results,
         "largest_difference_from_numpy_reference": compare(contestants),
@@ -213,7 +209,7 @@ def measure_scaling(rounds: int, seconds: float) -> dict[str, dict[str, list[flo
 def app() -> None:
     """Runs from the command line."""
     define_flags()
-    launch(main, keep_memory=False)  # as in a program that calls the library
+    launch(main)
 
 
 if __name__ == "__main__":

@@ -333,7 +333,7 @@ def famularo(checkout: Path, clips: int, seconds: float, wall: float, processor:
 def app() -> None:
     """Runs from the command line."""
     define_flags()
-    launch.run(main, keep_memory=False)  # as in a program that calls the library
+    launch.run(main)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def table(times: Mapping[str, np.ndarray]) -> str:
 def app() -> None:
     """Runs from the command line."""
     define_flags()
-    launch.run(main, keep_memory=False)  # as in a program that calls the library
+    launch.run(main)
 
 
 if __name__ == "__main__":

@@ -142,8 +142,7 @@ def training_line(training: Mapping[str, Any]) -> str:
         f"Config `keywords`, {training['sample_rate_hz']:g} Hz, batches of "
         f"{training['batch_size']:g}, ear and network updated: {training['clips_per_s']:.0f} "
         f"clips/s, data included ({training['step_clips_per_s']:.0f} clips/s the step alone); "
-        f"compiled in {training['compile_s']:.1f} s"
-        f"{'; freed memory is kept, as by the commands' if training.get('memory_kept') else ''}."
+        f"compiled in {training['compile_s']:.1f} s."
     )
 
 

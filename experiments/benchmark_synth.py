@@ -200,7 +200,7 @@ def table(found: Sequence[Entry], times: np.ndarray) -> str:
 def app() -> None:
     """Runs from the command line."""
     define_flags()
-    launch.run(main, keep_memory=False)  # as in a program that calls the library
+    launch.run(main)
 
 
 if __name__ == "__main__":

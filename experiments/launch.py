@@ -9,7 +9,6 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments.memory import keep_freed_memory
 from experiments.stopping import GRACE_S, stoppable
 
 CONFIG_FOLDER = pathlib.Path(__file__).parent / "configs"
@@ -53,15 +52,8 @@ def launch_config() -> ConfigDict:
     )
 
 
-def run(main: Callable[[Sequence[str]], Any], keep_memory: bool = True) -> None:
-    """`absl.app.run` with config names looked up, unknown fields explained, errors kept short.
-
-    Args:
-        main: what is run.
-        keep_memory: whether the process keeps what it frees, see `experiments.memory`.
-    """
-    if keep_memory:
-        keep_freed_memory()
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+    """`absl.app.run` with config names looked up, unknown fields explained, errors kept short."""
     with stoppable(_grace_s):
         app.run(lambda argv: _guard(main, argv), argv=sys.argv, flags_parser=_parse_flags)
 

@@ -17,8 +17,7 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     than a fast model's forward pass. The price is that what was needed once, for compiling say, is
     held until the end, and that arrays of zeros are written where fresh pages were zero already.
     Other threads than the main one have heaps of 64 MB: what does not fit is returned as before.
-    The commands of this library call this when they start; a program of your own may, before its
-    first array.
+    `experiments.train --keep_memory` calls this; a program of your own may, before its first array.
 
     Args:
         environment: variables of the process. Someone who set `MALLOC_...` or `glibc.malloc` in

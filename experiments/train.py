@@ -6,7 +6,8 @@ Any field of the config can be given as `--config.FIELD=VALUE`; another physics,
 data set by `--config.physics.target=my_pkg.ears:MyEar --physics_kwargs='{"bands": 8}'`.
 
 SIGTERM and Ctrl-C end it with a checkpoint and exit code 75, a second one at once. A new run takes
-leaves of another one by `--init_from=DIR --init_leaves='physics.*'`.
+leaves of another one by `--init_from=DIR --init_leaves='physics.*'`. `--keep_memory` trades memory
+for speed on CPUs, see `experiments.memory`.
 """
 
 import logging as python_logging
@@ -16,6 +17,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments.launch import define_kwargs_flags, launch_config, run
+from experiments.memory import keep_freed_memory
 from experiments.stopping import GRACE_S
 
 
@@ -34,6 +36,11 @@ def define_flags() -> None:
         "After a signal, seconds until the process ends even without a new checkpoint.",
         lower_bound=0.0,
     )
+    flags.DEFINE_bool(
+        "keep_memory",
+        False,
+        "Keep memory that is freed, on Linux's C library: large models train faster on CPUs.",
+    )
     define_kwargs_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 
@@ -48,6 +55,10 @@ def main(argv: Sequence[str]) -> None:
     # It reports at every start which accelerators this machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     values = flags.FLAGS
+    if values.keep_memory and not keep_freed_memory():
+        logging.warning(
+            "--keep_memory changes nothing: it needs glibc, and no MALLOC_... in the environment"
+        )
     config = launch_config()
     for field in ("init_from", "init_leaves"):
         if values[field].value is not None:

@@ -1,4 +1,4 @@
-"""Memory that is freed: kept by the commands, left to those who set their own rules."""
+"""Memory that is freed: kept where it is asked for, left to those who set their own rules."""
 
 import os
 import pathlib
@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
-from experiments import launch
+import hybrid
+from experiments import train
 
 ROOT = pathlib.Path(__file__).parents[2]
 MAIN = """
@@ -82,11 +84,18 @@ def test_rules_of_the_user_are_left_alone(environment, expected):
     assert told("print(kept, 0)", **environment) == (expected, 0)
 
 
-def test_commands_keep_memory_and_benchmarks_do_not(monkeypatch):
+@pytest.mark.parametrize("flag", ["--keep_memory", "--nokeep_memory"])
+def test_training_keeps_memory_if_it_is_told_to(monkeypatch, flag):
     kept = []
-    monkeypatch.setattr(launch, "keep_freed_memory", lambda: kept.append(True))
-    monkeypatch.setattr(launch.app, "run", lambda *_, **__: None)
-    launch.run(print, keep_memory=False)
-    assert kept == []
-    launch.run(print)
-    assert kept == [True]
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: kept.append(True) or True)
+    monkeypatch.setattr(train, "launch_config", dict)
+    monkeypatch.setattr(hybrid, "fit", lambda *_, **__: None)
+    values = flags.FlagValues()
+    flags.DEFINE_bool("keep_memory", False, "", flag_values=values)
+    for name in ("init_from", "init_leaves", "workdir"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_bool("allow_config_change", False, "", flag_values=values)
+    values(["train", flag])
+    monkeypatch.setattr(train.flags, "FLAGS", values)
+    train.main(["train"])
+    assert kept == [True] * (flag == "--keep_memory")
