@@ -45,7 +45,7 @@ def refine(
             "steps must be a whole number, 0 or more, and learning_rate above 0, got "
             f"{steps:g} and {learning_rate:g}: take 50 and 0.1"
         )
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, max(1, steps)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, max(1, int(steps))))
 
     def step(carry: tuple[Tree, Any], number: Array) -> tuple[tuple[Tree, Any], Array]:
         controls, state = carry
