@@ -4,8 +4,8 @@
 
 Trains in a process of its own, looks at it and at its workers every few seconds, and writes
 `soak.csv` and `soak.md` beside the run. Ends with an error if memory moves by more than `--limit`
-after the first `--settle_minutes`, or if more handles or threads are seen in the second half of
-what follows than in the first. Needs Linux's /proc.
+after the first `--settle_minutes`, or if there are never as few handles or threads in the second
+half of what follows as there were in the first. Needs Linux's /proc.
 """
 
 import csv
@@ -141,15 +141,16 @@ def judge(samples: Sequence[Sample], settle_s: float, limit: float) -> tuple[str
     wrong = []
     if abs(moved) > limit:
         wrong.append(f"memory moved by {100 * moved:+.2f} %, more than {100 * limit:g} %")
-    # Files are opened and closed all the time: what leaks is seen in the most that there are.
-    half = (len(settled) + 1) // 2
+    # Files, and the workers of an evaluation, come and go: what leaks is there when they are not.
+    judged = [s for s in samples if s.seconds >= settle_s]
+    half = (len(judged) + 1) // 2
     for name in ("handles", "threads", "processes"):
         begin, end = (
-            max((getattr(s, name) for s in part), default=0)
-            for part in (settled[:half], settled[half:])
+            min((getattr(s, name) for s in part), default=0)
+            for part in (judged[:half], judged[half:])
         )
         if end > begin:
-            wrong.append(f"{name} grew from {begin:.0f} to {end:.0f}")
+            wrong.append(f"the fewest {name} grew from {begin:.0f} to {end:.0f}")
     return "\n".join(lines) + "\n", wrong
 
 

@@ -1,5 +1,7 @@
 """A soak sees what a process and its children hold, and calls growth by its name."""
 
+import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -39,16 +41,35 @@ def test_memory_that_moves_is_an_error(rate):
 def test_handles_and_threads_must_not_grow():
     flat = samples(lambda s: 1000.0)
     grown = [soak.Sample(s.seconds, s.memory_mb, 20 + int(s.seconds // 900), 9, 3) for s in flat]
-    assert soak.judge(grown, 600, 0.02)[1] == ["handles grew from 22 to 23"]
+    (wrong,) = soak.judge(grown, 600, 0.02)[1]
+    assert re.fullmatch(r"the fewest handles grew from 20 to 2\d", wrong)
 
 
 def test_handles_that_come_and_go_are_no_growth():
     flat = samples(lambda s: 1000.0)
-    # The first judged stretch has 95, the last one 100, and so have others before.
+    # The later half has more most of the time, and now and then as few as there were.
     swinging = [
         soak.Sample(s.seconds, s.memory_mb, 100 if s.seconds // 120 % 5 else 95, 9, 3) for s in flat
     ]
+    middle = flat[-1].seconds / 2
+    rising = [
+        dataclasses.replace(
+            s, handles=s.handles + (3 if s.seconds > middle and s.handles > 95 else 0)
+        )
+        for s in swinging
+    ]
     assert soak.judge(swinging, 600, 0.02)[1] == []
+    assert soak.judge(rising, 600, 0.02)[1] == []
+
+
+def test_a_leak_below_swings_is_growth():
+    flat = samples(lambda s: 1000.0)
+    leaking = [
+        dataclasses.replace(s, threads=(20 if s.seconds // 60 % 3 else 9) + int(s.seconds // 1500))
+        for s in flat
+    ]
+    (wrong,) = soak.judge(leaking, 600, 0.02)[1]
+    assert wrong.startswith("the fewest threads grew from 9 to")
 
 
 def test_too_short_a_soak_is_refused():
