@@ -109,11 +109,11 @@ def judge(
         found = {"network": ours, "other noise": again}
         for (name, params), key in zip(vocoders.items(), keys[2:], strict=True):
             found[name] = vocode(loaded, vocoder, params, batch, key)
-            if fitting_steps and name == list(vocoders)[-1]:
-                found[name + FITTED] = fit_vocoder(
-                    loaded, vocoder, params, batch, key, fitting_steps, _FITTING_RATE
-                )
         if fitting_steps:
+            last = list(vocoders)[-1]
+            found[last + FITTED] = fit_vocoder(
+                loaded, vocoder, vocoders[last], batch, keys[-1], fitting_steps, _FITTING_RATE
+            )
             own = jax.random.fold_in(keys[0], 1)
             fitted = task.fit_controls(physics, controls, batch, own, fitting_steps, _FITTING_RATE)
             found["network" + FITTED] = task.sound(physics, fitted, keys[0], time, lengths)

@@ -2,14 +2,13 @@
 
 import ctypes
 import os
-from collections.abc import Mapping
 
 # mallopt(3), of glibc.
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
 
 
-def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
+def keep_freed_memory() -> bool:
     """Tells glibc to keep what is freed, until the process ends.
 
     A step frees arrays of many megabytes that the next one needs again. Left alone, glibc returns
@@ -19,20 +18,20 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     Other threads than the main one have heaps of 64 MB: what does not fit is returned as before.
     `experiments.train --keep_memory` calls this; a program of your own may, before its first array.
 
-    Args:
-        environment: variables of the process. Someone who set `MALLOC_...` or `glibc.malloc` in
-            `GLIBC_TUNABLES` has chosen: nothing is changed.
+    Someone who set `MALLOC_...`, or `glibc.malloc` in `GLIBC_TUNABLES`, has chosen: nothing is
+    changed.
 
     Returns:
         Whether glibc was told. False on systems without it; an allocator that was loaded in its
         place does not listen.
     """
-    chosen = any(name.startswith("MALLOC_") for name in environment)
-    if chosen or "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
+    chosen = any(name.startswith("MALLOC_") for name in os.environ)
+    if chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     try:
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018  # other libraries have a mallopt of other meaning
+        if not hasattr(libc, "gnu_get_libc_version"):  # others have a mallopt of other meaning
+            return False
         # Without mappings of their own large blocks come from the heap too, which is not trimmed.
         kept = libc.mallopt(_TRIM_THRESHOLD, -1), libc.mallopt(_MMAP_MAX, 0)
     except (OSError, AttributeError, TypeError):

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, Key
+
+from hybrid.refinement import refine
 
 Tree = Any
 
@@ -61,22 +62,13 @@ def invert(
     size = jnp.where(size > 0, size, jnp.ones_like(size))
     shape = (features.shape[0], num_samples)
     audio = start_std * jax.random.normal(key, shape, features.dtype)
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
-    def distance(audio: Array) -> tuple[Array, Array]:
+    def distance(audio: Array, _: Any) -> tuple[Array, Array]:
         heard, _ = physics.apply(params, audio, lengths=lengths)
         error = jnp.sum((heard - features) ** 2, axis=axes) / size
         return jnp.sum(error), error
 
-    def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], Array]:
-        audio, state = carry
-        gradient, error = jax.grad(distance, has_aux=True)(audio)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update(gradient, state)
-        moved: Any = optax.apply_updates(audio, updates)
-        return (moved, state), error
-
-    (audio, _), errors = jax.lax.scan(step, (audio, optimizer.init(audio)), length=steps)
+    audio, errors = refine(distance, audio, key, steps, learning_rate, has_aux=True)
     if lengths is not None:
         valid = jnp.arange(num_samples, dtype=lengths.dtype)[None] < lengths[:, None]
         audio = jnp.where(valid, audio, jnp.zeros_like(audio))

@@ -15,12 +15,13 @@ Tree = Any
 
 
 def refine(
-    loss: Callable[[Tree, Key[Array, ""]], Float[Array, ""]],
+    loss: Callable[[Tree, Key[Array, ""]], Any],
     controls: Tree,
     key: Key[Array, ""],
     steps: float | int,
     learning_rate: float | int = 0.1,
-) -> tuple[Tree, Float[Array, " steps"]]:
+    has_aux: bool = False,
+) -> tuple[Tree, Float[Array, "steps ..."]]:
     """Descends from controls to such as lose less; Adam, with a cosine schedule.
 
     Each step has noise of its own, so that controls do not come to fit one draw of it. To be called
@@ -33,6 +34,7 @@ def refine(
         key: of the noise of all steps.
         steps: of the descent; 0 changes nothing.
         learning_rate: first step, in units of the controls.
+        has_aux: whether the loss gives a pair, of the scalar and what is returned in its place.
 
     Returns:
         Controls, and the loss before each step.
@@ -49,10 +51,11 @@ def refine(
 
     def step(carry: tuple[Tree, Any], number: Array) -> tuple[tuple[Tree, Any], Array]:
         controls, state = carry
-        value, gradient = jax.value_and_grad(loss)(controls, jax.random.fold_in(key, number))
+        own = jax.random.fold_in(key, number)
+        value, gradient = jax.value_and_grad(loss, has_aux=has_aux)(controls, own)
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(controls, updates), state), value
+        return (optax.apply_updates(controls, updates), state), value[1] if has_aux else value
 
     start = (controls, optimizer.init(controls))
     (controls, _), losses = jax.lax.scan(step, start, jnp.arange(int(steps)))
